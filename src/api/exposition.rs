@@ -1,0 +1,142 @@
+//! Per-engine series and inter-token latency in Prometheus' text format 0.0.4.
+//!
+//! Written by ourselves, since the exporter cannot forget a series: an engine
+//! that left the fleet is gone from the next page, as its values live in
+//! [`Engine`] and nowhere else.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use crate::fleet::engine::Outcome;
+use crate::fleet::{Engine, Snapshot};
+use crate::metrics::{ITL, ITL_BOUNDS, ModelMetrics};
+
+/// A family of one value for each engine.
+type Family = (&'static str, &'static str, &'static str, fn(&Engine) -> u64);
+
+const FAMILIES: [Family; 4] = [
+    (
+        "pilotfish_engine_in_flight",
+        "gauge",
+        "Requests that an engine was picked for and that have not ended.",
+        |engine| u64::from(engine.in_flight.load(Relaxed)),
+    ),
+    (
+        "pilotfish_upstream_connects_total",
+        "counter",
+        "TCP connections made to an engine.",
+        |engine| engine.connects.load(Relaxed),
+    ),
+    (
+        "pilotfish_upstream_reuses_total",
+        "counter",
+        "Requests sent on a connection that had served one before.",
+        |engine| engine.reuses.load(Relaxed),
+    ),
+    (
+        "pilotfish_upstream_stale_total",
+        "counter",
+        "Connections that an engine had closed just as they were reused.",
+        |engine| engine.stale.load(Relaxed),
+    ),
+];
+
+/// Appends every engine's series.
+pub(super) fn engines(out: &mut String, snapshot: &Snapshot) {
+    let engines = snapshot.all.candidates.engines();
+    for (name, kind, help, value) in FAMILIES {
+        family(out, name, kind, help);
+        for engine in engines {
+            let url = Escaped(engine.spec.url.text());
+            line(
+                out,
+                format_args!("{name}{{engine=\"{url}\"}} {}", value(engine)),
+            );
+        }
+    }
+    let name = "pilotfish_engine_requests_total";
+    family(
+        out,
+        name,
+        "counter",
+        "Ended requests of an engine, by outcome.",
+    );
+    for engine in engines {
+        let url = Escaped(engine.spec.url.text());
+        for (outcome, label) in Outcome::ALL {
+            let count = engine.ended(outcome);
+            line(
+                out,
+                format_args!("{name}{{engine=\"{url}\",outcome=\"{label}\"}} {count}"),
+            );
+        }
+    }
+}
+
+/// Appends the inter-token latency of every model that has had any.
+pub(super) fn inter_token(out: &mut String, models: &[Arc<ModelMetrics>]) {
+    family(
+        out,
+        ITL,
+        "histogram",
+        "Between two pieces of a streamed answer.",
+    );
+    for model in models {
+        let (counts, sum) = model.itl.read();
+        let all = counts[ITL_BOUNDS.len()];
+        if all == 0 {
+            continue;
+        }
+        let label = Escaped(model.label());
+        for (bound, count) in ITL_BOUNDS.iter().zip(counts) {
+            line(
+                out,
+                format_args!("{ITL}_bucket{{model=\"{label}\",le=\"{bound}\"}} {count}"),
+            );
+        }
+        line(
+            out,
+            format_args!("{ITL}_bucket{{model=\"{label}\",le=\"+Inf\"}} {all}"),
+        );
+        line(out, format_args!("{ITL}_sum{{model=\"{label}\"}} {sum}"));
+        line(out, format_args!("{ITL}_count{{model=\"{label}\"}} {all}"));
+    }
+}
+
+fn family(out: &mut String, name: &str, kind: &str, help: &str) {
+    line(out, format_args!("# HELP {name} {help}"));
+    line(out, format_args!("# TYPE {name} {kind}"));
+}
+
+fn line(out: &mut String, text: std::fmt::Arguments<'_>) {
+    // Writing to a String cannot fail.
+    let _ = writeln!(out, "{text}");
+}
+
+/// A label value, escaped as the format asks.
+struct Escaped<'a>(&'a str);
+
+impl std::fmt::Display for Escaped<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        for character in self.0.chars() {
+            match character {
+                '\\' => f.write_str("\\\\")?,
+                '"' => f.write_str("\\\"")?,
+                '\n' => f.write_str("\\n")?,
+                other => f.write_char(other)?,
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_are_escaped() {
+        assert_eq!(Escaped("a\"b\\c\nd").to_string(), r#"a\"b\\c\nd"#);
+    }
+}

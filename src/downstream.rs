@@ -1,0 +1,232 @@
+//! The client's side: one task per connection that sniffs the protocol,
+//! serves requests, and knows at once when the client is gone.
+//!
+//! Invariant: whatever ends a connection (the client, a deadline, a drain) does
+//! so by dropping it, and dropping it aborts what the engine does for it.
+
+mod conn;
+mod io;
+pub mod watch;
+
+pub use conn::{ConnState, Handled, Serving};
+
+use std::convert::Infallible;
+use std::future::{Future, poll_fn};
+use std::net::SocketAddr;
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::task::Poll;
+use std::time::Duration;
+
+use http::{Request, Response};
+use http_body::Body;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use tokio::io::Interest;
+use tokio::net::TcpStream;
+
+use crate::config::Timeouts;
+use crate::drain::{DrainPhase, DrainWatch};
+use crate::net;
+use io::ClientIo;
+use watch::Watch;
+
+/// Bytes that hyper buffers for one connection, each way.
+const MAX_BUFFER: usize = 64 << 10;
+/// Streams that one HTTP/2 client may have open.
+const MAX_STREAMS: u32 = 128;
+/// Bytes of one HTTP/2 header list.
+const MAX_HEADER_LIST: u32 = 32 << 10;
+/// What is discarded, and for how long, of an upload that nobody wanted: a
+/// close with unread bytes is a reset, and would eat our answer.
+const LINGER: (usize, Duration) = (256 << 10, Duration::from_secs(1));
+
+/// What every connection of a worker shares.
+#[derive(Debug)]
+pub struct Shared {
+    /// Deadlines.
+    pub watch: Rc<Watch>,
+    /// How long each phase may last.
+    pub timeouts: Timeouts,
+    /// Whether we are stopping.
+    pub drain: DrainWatch,
+}
+
+/// A handler's future. Boxed, since hyper keeps the place of a handler's
+/// future while its answer streams: so an open stream does not pay for it.
+pub type Answering<B> = Pin<Box<dyn Future<Output = Result<Response<B>, Infallible>>>>;
+
+/// Serves one client until it leaves, is too slow, or we stop.
+pub async fn serve<B, H>(stream: TcpStream, peer: SocketAddr, shared: Rc<Shared>, handle: H)
+where
+    B: Body<Data = bytes::Bytes> + Unpin + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    H: Fn(Request<Incoming>, Handled) -> Answering<B> + Unpin + Clone + 'static,
+{
+    let stream = Rc::new(stream);
+    let state = ConnState::new(peer, &shared);
+    match sniff(&stream, &state, &shared.drain).await {
+        Sniffed::Http1 => http1(stream, state, &shared, handle).await,
+        Sniffed::Http2 => Box::pin(http2(stream, state, &shared, handle)).await,
+        Sniffed::Nothing => {}
+    }
+}
+
+enum Sniffed {
+    Http1,
+    Http2,
+    Nothing,
+}
+
+/// Waits for the first bytes: `PRI ` starts HTTP/2's preface.
+async fn sniff(stream: &TcpStream, state: &ConnState, drain: &DrainWatch) -> Sniffed {
+    const PREFACE: &[u8; 4] = b"PRI ";
+    let mut first = [0; 4];
+    loop {
+        let peeked = {
+            let mut peeking = pin!(stream.peek(&mut first));
+            poll_fn(|cx| {
+                if state.deadline.expired(cx) || drain.phase() >= DrainPhase::Finish {
+                    return Poll::Ready(Ok(0));
+                }
+                peeking.as_mut().poll(cx)
+            })
+            .await
+        };
+        match peeked {
+            Ok(0) | Err(_) => return Sniffed::Nothing,
+            Ok(4) if first == *PREFACE => return Sniffed::Http2,
+            Ok(n) if n < 4 && first[..n] == PREFACE[..n] => {
+                // Too short to tell; wait for more without spinning.
+                net::settle(stream, Interest::READABLE);
+                state.head_begins();
+            }
+            Ok(_) => return Sniffed::Http1,
+        }
+    }
+}
+
+/// Why a connection's task ends.
+enum End {
+    /// hyper is done with it: answered `Connection: close`, an error, a drain.
+    Done,
+    /// Nothing further is to be said.
+    Cut,
+}
+
+async fn http1<B, H>(stream: Rc<TcpStream>, state: Rc<ConnState>, shared: &Shared, handle: H)
+where
+    B: Body<Data = bytes::Bytes> + Unpin + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    H: Fn(Request<Incoming>, Handled) -> Answering<B> + Unpin + Clone + 'static,
+{
+    let io = TokioIo::new(ClientIo::new(Rc::clone(&stream), Rc::clone(&state)));
+    let handled = Handled::http1(&state);
+    let service = service_fn(move |request| handle(request, handled.clone()));
+    let mut conn = hyper::server::conn::http1::Builder::new()
+        .max_buf_size(MAX_BUFFER)
+        .serve_connection(io, service);
+    let mut gone = pin!(stream.ready(Interest::PRIORITY));
+    let (mut left, mut stopping) = (false, false);
+    let end = poll_fn(|cx| {
+        left = left || gone.as_mut().poll(cx).is_ready();
+        // hyper does not look for the end while unread bytes wait; we do.
+        if left && state.is_serving() {
+            return Poll::Ready(End::Cut);
+        }
+        if state.deadline.expired(cx) {
+            state.answer_late(&stream);
+            return Poll::Ready(End::Cut);
+        }
+        match shared.drain.phase() {
+            DrainPhase::Cut => return Poll::Ready(End::Cut),
+            DrainPhase::Finish if !stopping => {
+                stopping = true;
+                Pin::new(&mut conn).graceful_shutdown();
+            }
+            _ => {}
+        }
+        conn.poll_without_shutdown(cx).map(|_| End::Done)
+    })
+    .await;
+    if let Some((engine, early)) = state.take_tunnel() {
+        let parts = conn.into_parts();
+        let client_early = parts.read_buf;
+        drop(parts.io);
+        io::tunnel((&stream, client_early), (&engine, early), shared).await;
+        return;
+    }
+    drop(conn);
+    if matches!(end, End::Done) {
+        linger(&stream).await;
+    }
+}
+
+async fn http2<B, H>(stream: Rc<TcpStream>, state: Rc<ConnState>, shared: &Shared, handle: H)
+where
+    B: Body<Data = bytes::Bytes> + Unpin + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    H: Fn(Request<Incoming>, Handled) -> Answering<B> + Unpin + Clone + 'static,
+{
+    let io = TokioIo::new(ClientIo::new(Rc::clone(&stream), Rc::clone(&state)));
+    let (serving, watch) = (Rc::clone(&state), Rc::clone(&shared.watch));
+    let service = service_fn(move |request| handle(request, Handled::http2(&serving, &watch)));
+    let conn = hyper::server::conn::http2::Builder::new(LocalExecutor)
+        .max_concurrent_streams(MAX_STREAMS)
+        .max_header_list_size(MAX_HEADER_LIST)
+        .serve_connection(io, service);
+    let mut conn = pin!(conn);
+    let mut stopping = false;
+    poll_fn(|cx| {
+        if state.deadline.expired(cx) {
+            return Poll::Ready(());
+        }
+        match shared.drain.phase() {
+            DrainPhase::Cut => return Poll::Ready(()),
+            DrainPhase::Finish if !stopping => {
+                stopping = true;
+                conn.as_mut().graceful_shutdown();
+            }
+            _ => {}
+        }
+        conn.as_mut().poll(cx).map(|_| ())
+    })
+    .await;
+}
+
+/// Ends our side and discards what the client still sends, within bounds.
+async fn linger(stream: &TcpStream) {
+    if socket2::SockRef::from(stream)
+        .shutdown(std::net::Shutdown::Write)
+        .is_err()
+    {
+        return;
+    }
+    let (mut left, within) = LINGER;
+    let mut discard = Vec::with_capacity(8 << 10);
+    let discarding = async {
+        while left > 0 {
+            discard.clear();
+            match poll_fn(|cx| net::poll_read(stream, cx, &mut discard)).await {
+                Ok(0) | Err(_) => return,
+                Ok(n) => left = left.saturating_sub(n),
+            }
+        }
+    };
+    // Late is as good as done.
+    let _ = tokio::time::timeout(within, discarding).await;
+}
+
+/// Runs HTTP/2's stream tasks on the worker's own thread.
+#[derive(Debug, Clone, Copy)]
+struct LocalExecutor;
+
+impl<F: Future + 'static> hyper::rt::Executor<F> for LocalExecutor
+where
+    F::Output: 'static,
+{
+    fn execute(&self, future: F) {
+        tokio::task::spawn_local(future);
+    }
+}

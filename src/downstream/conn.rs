@@ -1,0 +1,207 @@
+//! What a connection's parts know of each other: the socket's wrapper, the
+//! task, the handler and the answer's body.
+
+use std::cell::{Cell, RefCell};
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+
+use bytes::Bytes;
+use tokio::net::TcpStream;
+
+use super::Shared;
+use super::watch::{Deadline, Watch};
+use crate::config::Timeouts;
+
+/// What the client is expected to do next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// Send a request, some time.
+    Idle,
+    /// Finish the head that it has begun.
+    Head,
+    /// Wait for our answer, or take it.
+    Request,
+}
+
+/// The state of one client connection.
+#[derive(Debug)]
+pub struct ConnState {
+    /// Who is at the other end.
+    pub peer: SocketAddr,
+    pub(super) deadline: Rc<Deadline>,
+    request_deadline: Rc<Deadline>,
+    timeouts: Timeouts,
+    phase: Cell<Phase>,
+    serving: Cell<u32>,
+    stalled: Cell<bool>,
+    /// Whether frames were given to hyper that it has not flushed.
+    dirty: Cell<bool>,
+    flushed: RefCell<Option<Waker>>,
+    tunnel: RefCell<Option<(Rc<TcpStream>, Bytes)>>,
+}
+
+impl ConnState {
+    pub(super) fn new(peer: SocketAddr, shared: &Shared) -> Rc<Self> {
+        let deadline = shared.watch.deadline();
+        // The first bytes are due as soon as a head is.
+        deadline.set(shared.timeouts.client_head);
+        Rc::new(Self {
+            peer,
+            deadline,
+            request_deadline: shared.watch.deadline(),
+            timeouts: shared.timeouts.clone(),
+            phase: Cell::new(Phase::Idle),
+            serving: Cell::new(0),
+            stalled: Cell::new(false),
+            dirty: Cell::new(false),
+            flushed: RefCell::default(),
+            tunnel: RefCell::default(),
+        })
+    }
+
+    pub(super) fn is_serving(&self) -> bool {
+        self.phase.get() == Phase::Request
+    }
+
+    /// Bytes have arrived: if none were expected, a head begins.
+    pub(super) fn head_begins(&self) {
+        if self.phase.get() == Phase::Idle {
+            self.phase.set(Phase::Head);
+            self.deadline.set(self.timeouts.client_head);
+        }
+    }
+
+    /// The socket took nothing: the client must take something in time.
+    pub(super) fn write_stalls(&self) {
+        if !self.stalled.replace(true) {
+            self.deadline.set(self.timeouts.client_write_stall);
+        }
+    }
+
+    pub(super) fn write_moves(&self) {
+        if self.stalled.replace(false) {
+            self.deadline.clear();
+        }
+    }
+
+    pub(super) fn flushed(&self) {
+        if self.dirty.replace(false)
+            && let Some(waker) = self.flushed.borrow_mut().take()
+        {
+            waker.wake();
+        }
+    }
+
+    /// A head that did not end in time gets an answer, if nothing else is
+    /// being written; silence is all that an idle connection gets.
+    pub(super) fn answer_late(&self, stream: &TcpStream) {
+        const LATE: &str = concat!(
+            "HTTP/1.1 408 Request Timeout\r\ncontent-type: application/json\r\n",
+            "content-length: 129\r\nconnection: close\r\n\r\n",
+            r#"{"error":{"message":"The request's head did not end in time.","type":"invalid_request_error","param":null,"code":"head_timeout"}}"#,
+        );
+        if self.phase.get() == Phase::Head {
+            // Best effort: the client may not be there any more.
+            let _ = stream.try_write(LATE.as_bytes());
+        }
+    }
+
+    pub(super) fn take_tunnel(&self) -> Option<(Rc<TcpStream>, Bytes)> {
+        self.tunnel.borrow_mut().take()
+    }
+
+    fn begin(&self) {
+        self.serving.set(self.serving.get() + 1);
+        self.phase.set(Phase::Request);
+        if !self.stalled.get() {
+            self.deadline.clear();
+        }
+    }
+
+    fn end(&self) {
+        self.serving.set(self.serving.get() - 1);
+        if self.serving.get() == 0 {
+            self.phase.set(Phase::Idle);
+            self.stalled.set(false);
+            self.deadline.set(self.timeouts.client_idle);
+        }
+    }
+}
+
+/// What a handler is given beside the request.
+#[derive(Debug, Clone)]
+pub struct Handled {
+    conn: Rc<ConnState>,
+    deadline: Rc<Deadline>,
+}
+
+impl Handled {
+    /// HTTP/1 serves one request at a time, so they share one deadline.
+    pub(super) fn http1(conn: &Rc<ConnState>) -> Self {
+        Self {
+            conn: Rc::clone(conn),
+            deadline: Rc::clone(&conn.request_deadline),
+        }
+    }
+
+    pub(super) fn http2(conn: &Rc<ConnState>, watch: &Rc<Watch>) -> Self {
+        Self {
+            conn: Rc::clone(conn),
+            deadline: watch.deadline(),
+        }
+    }
+
+    /// Marks the request as being served until the guard is dropped.
+    #[must_use]
+    pub fn serve(self) -> Serving {
+        self.conn.begin();
+        self.deadline.clear();
+        Serving(self)
+    }
+}
+
+/// A request that is being served; held by the handler, then by the answer's
+/// body, whose end is the request's.
+#[derive(Debug)]
+pub struct Serving(Handled);
+
+impl Serving {
+    /// Who sent it.
+    #[must_use]
+    pub fn peer(&self) -> SocketAddr {
+        self.0.conn.peer
+    }
+
+    /// The request's deadline.
+    #[must_use]
+    pub fn deadline(&self) -> &Deadline {
+        &self.0.deadline
+    }
+
+    /// A frame is given to hyper.
+    pub fn frame_given(&self) {
+        self.0.conn.dirty.set(true);
+    }
+
+    /// Ready once all frames given have been flushed. An error returned before
+    /// that would lose them: hyper drops what it has buffered.
+    pub fn poll_flushed(&self, cx: &Context<'_>) -> Poll<()> {
+        if !self.0.conn.dirty.get() {
+            return Poll::Ready(());
+        }
+        *self.0.conn.flushed.borrow_mut() = Some(cx.waker().clone());
+        Poll::Pending
+    }
+
+    /// Joins the client's connection to the engine's, once our 101 is out.
+    pub fn tunnel(&self, engine: Rc<TcpStream>, early: Bytes) {
+        *self.0.conn.tunnel.borrow_mut() = Some((engine, early));
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        self.0.conn.end();
+    }
+}

@@ -1,0 +1,23 @@
+//! Pilotfish, the inference sidecar: takes OpenAI-compatible traffic, picks the
+//! best engine for every request, and streams the answer through.
+//!
+//! The modules, in reading order; ARCHITECTURE.md is the map.
+
+pub mod app;
+pub mod cli;
+pub mod config;
+pub mod discovery;
+pub mod fleet;
+pub mod policy;
+
+pub mod downstream;
+pub mod proxy;
+pub mod upstream;
+
+pub mod api;
+pub mod worker;
+
+pub mod drain;
+pub mod metrics;
+pub mod net;
+pub mod telemetry;

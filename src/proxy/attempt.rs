@@ -1,0 +1,192 @@
+//! Sending one request to an engine, and to another one when the first was
+//! never reached: up to the answer's head.
+//!
+//! What may be repeated follows from the kind of fault alone ([`Fault`]): what
+//! was never sent may go anywhere, what met a connection that had just been
+//! closed may go there again, and all else is the client's to repeat.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use crate::config::Timeouts;
+use crate::downstream::watch::Deadline;
+use crate::fleet::engine::Outcome;
+use crate::fleet::load::InFlight;
+use crate::fleet::{Engine, Model};
+use crate::metrics::ProcessMetrics;
+use crate::policy::{Policy, Tried, decide};
+use crate::upstream::{AnswerHead, Fault, Link, Pool, Reading, Upload};
+
+use super::error::ProxyError;
+use super::headers::{self, Outgoing};
+use super::meter::Meter;
+
+/// What a request needs to be sent.
+#[derive(Debug)]
+pub struct Sending<'a> {
+    /// The worker's connections.
+    pub pool: &'a Rc<Pool>,
+    /// How an engine is chosen.
+    pub policy: Policy,
+    /// Among these.
+    pub model: &'a Model,
+    /// The head to send.
+    pub outgoing: Outgoing<'a>,
+    /// The request's deadline.
+    pub deadline: &'a Deadline,
+    /// How long each phase may last.
+    pub timeouts: &'a Timeouts,
+    /// Process-wide handles.
+    pub metrics: &'a ProcessMetrics,
+}
+
+/// An answer whose head has been read.
+#[derive(Debug)]
+pub struct Answer {
+    /// The engine's head.
+    pub head: AnswerHead,
+    /// The connection that the body will come on.
+    pub link: Link,
+    /// What was read beyond the head.
+    pub reading: Reading,
+    /// What is left of the request.
+    pub upload: Upload,
+    /// The engine's slot.
+    pub slot: InFlight,
+}
+
+impl Sending<'_> {
+    /// Tries engines until one answers.
+    ///
+    /// # Errors
+    /// When none does, or the client's body is at fault.
+    pub async fn send(&self, mut upload: Upload, meter: &mut Meter) -> Result<Answer, ProxyError> {
+        let mut tried = Tried::default();
+        let mut last = None;
+        while !tried.exhausted() {
+            let picked_at = Instant::now();
+            let Some(engine) = decide(self.policy, &self.model.candidates, &tried) else {
+                break;
+            };
+            meter.chosen(engine, self.policy.name());
+            let slot = InFlight::take(Arc::clone(engine));
+            tried.add(engine);
+            let fault = match self.attempt(engine, &mut upload, picked_at).await {
+                Ok((head, link, reading)) => {
+                    return Ok(Answer {
+                        head,
+                        link,
+                        reading,
+                        upload,
+                        slot,
+                    });
+                }
+                Err(fault) => fault,
+            };
+            let url = engine.spec.url.text();
+            tracing::warn!(target: "pilotfish::proxy", engine = url, %fault, "no answer");
+            match fault {
+                Fault::Unsent(_) => {
+                    slot.settle(Outcome::Failure);
+                    self.metrics.retries_unsent.increment(1);
+                    last = Some(fault);
+                }
+                Fault::Client(e) => return Err(ProxyError::BodyBroke(e.0.to_string())),
+                Fault::Silent if !upload.ended() => return Err(ProxyError::BodyLate),
+                Fault::Silent => {
+                    slot.settle(Outcome::Timeout);
+                    return Err(ProxyError::EngineLate);
+                }
+                Fault::Stale | Fault::Broken(_) | Fault::Protocol(_) => {
+                    slot.settle(Outcome::Failure);
+                    return Err(ProxyError::EngineFailed(fault.to_string()));
+                }
+            }
+        }
+        Err(match last {
+            Some(fault) => ProxyError::EngineFailed(fault.to_string()),
+            None if self.model.name.is_empty() => ProxyError::NoEngine,
+            None => ProxyError::ModelUnavailable(self.model.name.to_string()),
+        })
+    }
+
+    /// One engine: on an idle connection if there is one, and once more on a
+    /// fresh one if that had just been closed.
+    async fn attempt(
+        &self,
+        engine: &Arc<Engine>,
+        upload: &mut Upload,
+        picked_at: Instant,
+    ) -> Result<(AnswerHead, Link, Reading), Fault> {
+        let idle = upload
+            .replayable()
+            .then(|| self.pool.take(engine))
+            .flatten();
+        if let Some(link) = idle {
+            upload.begin(headers::for_engine(&self.outgoing, &engine.spec.url));
+            match self.exchange(link, upload, picked_at).await {
+                Err(Fault::Stale) if upload.replayable() => {
+                    engine.stale.fetch_add(1, Relaxed);
+                    self.metrics.retries_stale.increment(1);
+                }
+                other => return other,
+            }
+        }
+        self.deadline.clear();
+        let connecting = Instant::now();
+        let link = self.pool.connect(engine).await.map_err(Fault::Unsent)?;
+        let started = picked_at + connecting.elapsed();
+        upload.begin(headers::for_engine(&self.outgoing, &engine.spec.url));
+        self.exchange(link, upload, started).await
+    }
+
+    /// Sends on `link` and waits for the head. `started` is when our own work
+    /// began, for the overhead.
+    async fn exchange(
+        &self,
+        mut link: Link,
+        upload: &mut Upload,
+        started: Instant,
+    ) -> Result<(AnswerHead, Link, Reading), Fault> {
+        let mut reading = Reading::new(&self.outgoing.head.method, self.outgoing.upgrade);
+        let mut sent = None;
+        let head = std::future::poll_fn(|cx| {
+            let exchanged = link.poll_exchange(upload, &mut reading, self.pool, cx);
+            if exchanged.is_ready() {
+                return exchanged;
+            }
+            self.watch_progress(upload, &mut sent, started);
+            if self.deadline.expired(cx) {
+                return Poll::Ready(Err(Fault::Silent));
+            }
+            Poll::Pending
+        })
+        .await?;
+        Ok((head, link, reading))
+    }
+
+    /// Moves the deadline when the upload moves: first the client must go on
+    /// sending, then the engine must answer.
+    fn watch_progress(&self, upload: &Upload, sent: &mut Option<u64>, started: Instant) {
+        let written = upload.written();
+        if *sent == Some(written) {
+            return;
+        }
+        let first = sent.replace(written).is_none();
+        if upload.ended() {
+            self.deadline.set(self.timeouts.engine_head);
+            if first {
+                self.metrics.overhead.record(seconds(started.elapsed()));
+            }
+        } else {
+            self.deadline.set(self.timeouts.client_body_idle);
+        }
+    }
+}
+
+fn seconds(duration: Duration) -> f64 {
+    duration.as_secs_f64()
+}

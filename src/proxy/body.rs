@@ -1,0 +1,251 @@
+//! The body that the client gets: the engine's, untouched, watched as it
+//! passes; or our own few bytes.
+//!
+//! A body that the engine cut is never made to look complete: it ends with an
+//! error, which closes the connection without the terminating chunk. Only at
+//! an event's boundary of an event stream is one `error` event put before that.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+
+use super::error::CUT_EVENT;
+use super::meter::Meter;
+use crate::downstream::Serving;
+use crate::fleet::engine::Outcome;
+use crate::fleet::load::InFlight;
+use crate::upstream::{AnswerBody, Fault};
+
+/// The body of every answer.
+#[derive(Debug)]
+pub enum ObservedBody {
+    /// Bytes of our own.
+    Own {
+        /// What is still to be given.
+        data: Bytes,
+        /// Ends the request when dropped.
+        serving: Serving,
+    },
+    /// An engine's.
+    Relay(Relay),
+}
+
+/// An engine's body on its way.
+#[derive(Debug)]
+pub struct Relay {
+    answer: AnswerBody,
+    /// Until the end, or the fault.
+    slot: Option<InFlight>,
+    outcome: Outcome,
+    meter: Meter,
+    serving: Serving,
+    idle: Duration,
+    events: Events,
+    /// An error that waits for what came before it to be flushed.
+    held: Option<Fault>,
+}
+
+/// What is known of an event stream's shape.
+#[derive(Debug)]
+struct Events {
+    /// Whether the body is one, and may be ended by an event of ours.
+    may_tell: bool,
+    is_stream: bool,
+    /// The last bytes given to the client.
+    tail: [u8; Events::TAIL],
+}
+
+impl Events {
+    const TAIL: usize = 16;
+
+    fn pass(&mut self, data: &[u8]) {
+        let new = &data[data.len().saturating_sub(Self::TAIL)..];
+        self.tail.rotate_left(new.len());
+        self.tail[Self::TAIL - new.len()..].copy_from_slice(new);
+    }
+
+    fn at_boundary(&self) -> bool {
+        [b"\n\n".as_slice(), b"\r\n\r\n"]
+            .iter()
+            .any(|end| self.tail.ends_with(end))
+    }
+
+    fn done(&self) -> bool {
+        let text = self.tail.trim_ascii_end();
+        text.ends_with(b"data: [DONE]") || text.ends_with(b"data:[DONE]")
+    }
+}
+
+/// Everything that goes from the attempt to the body.
+#[derive(Debug)]
+pub struct RelayParts {
+    /// The engine's body.
+    pub answer: AnswerBody,
+    /// The engine's slot.
+    pub slot: InFlight,
+    /// How the request ends if the body ends well.
+    pub outcome: Outcome,
+    /// The request's account.
+    pub meter: Meter,
+    /// The request.
+    pub serving: Serving,
+    /// Longest silence of the engine.
+    pub idle: Duration,
+    /// Whether the body is an event stream.
+    pub is_stream: bool,
+    /// Whether a cut stream ends with an event of ours.
+    pub error_events: bool,
+}
+
+impl Relay {
+    /// A body that has given nothing yet.
+    #[must_use]
+    pub fn new(parts: RelayParts) -> Self {
+        parts.serving.deadline().set(parts.idle);
+        let mut relay = Self {
+            answer: parts.answer,
+            slot: Some(parts.slot),
+            outcome: parts.outcome,
+            meter: parts.meter,
+            serving: parts.serving,
+            idle: parts.idle,
+            events: Events {
+                may_tell: parts.is_stream && parts.error_events,
+                is_stream: parts.is_stream,
+                tail: [b'\n'; Events::TAIL],
+            },
+            held: None,
+        };
+        if relay.answer.ended() {
+            relay.settle(relay.outcome);
+        }
+        relay
+    }
+
+    fn settle(&mut self, outcome: Outcome) {
+        if let Some(slot) = self.slot.take() {
+            slot.settle(outcome);
+        }
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Fault>>> {
+        if self.held.is_some() {
+            std::task::ready!(self.serving.poll_flushed(cx));
+            return Poll::Ready(self.held.take().map(Err));
+        }
+        // A clean close is no end of a stream that has not said [DONE].
+        let by_close = self.answer.ends_by_close() && self.events.is_stream;
+        match self.answer.poll_data(cx) {
+            Poll::Pending if self.serving.deadline().expired(cx) => {
+                self.settle(Outcome::Timeout);
+                self.cut(Fault::Silent, cx)
+            }
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(Some(Ok(data))) => {
+                self.meter.piece(data.len(), Instant::now());
+                self.events.pass(&data);
+                self.serving.deadline().set(self.idle);
+                if self.answer.ended() {
+                    self.settle(self.outcome);
+                }
+                self.give(data)
+            }
+            Poll::Ready(None) if by_close && !self.events.done() => {
+                self.settle(Outcome::Failure);
+                let unfinished = std::io::Error::other("closed before the stream was done");
+                self.cut(Fault::Broken(unfinished), cx)
+            }
+            Poll::Ready(None) => {
+                self.settle(self.outcome);
+                Poll::Ready(None)
+            }
+            Poll::Ready(Some(Err(fault))) => {
+                self.settle(Outcome::Failure);
+                self.cut(fault, cx)
+            }
+        }
+    }
+
+    /// The engine's body ends here, before its end.
+    fn cut(
+        &mut self,
+        fault: Fault,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Fault>>> {
+        tracing::warn!(target: "pilotfish::proxy", %fault, "an engine's answer broke off");
+        self.serving.deadline().clear();
+        self.held = Some(fault);
+        if self.events.may_tell && self.events.at_boundary() && !self.events.done() {
+            return self.give(Bytes::from_static(CUT_EVENT.as_bytes()));
+        }
+        self.poll(cx)
+    }
+
+    fn give(&self, data: Bytes) -> Poll<Option<Result<Frame<Bytes>, Fault>>> {
+        self.serving.frame_given();
+        Poll::Ready(Some(Ok(Frame::data(data))))
+    }
+}
+
+impl Body for ObservedBody {
+    type Data = Bytes;
+    type Error = Fault;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Fault>>> {
+        match self.get_mut() {
+            Self::Own { data, .. } if data.is_empty() => Poll::Ready(None),
+            Self::Own { data, .. } => Poll::Ready(Some(Ok(Frame::data(std::mem::take(data))))),
+            Self::Relay(relay) => relay.poll(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Own { data, .. } => data.is_empty(),
+            Self::Relay(relay) => relay.answer.ended() && relay.held.is_none(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Own { data, .. } => SizeHint::with_exact(data.len() as u64),
+            Self::Relay(relay) => relay
+                .answer
+                .left()
+                .map_or_else(SizeHint::new, SizeHint::with_exact),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn boundaries_and_ends_are_told_from_the_last_bytes() {
+        let after = |pieces: &[&str]| {
+            let mut events = Events {
+                may_tell: true,
+                is_stream: true,
+                tail: [b'\n'; Events::TAIL],
+            };
+            pieces
+                .iter()
+                .for_each(|piece| events.pass(piece.as_bytes()));
+            (events.at_boundary(), events.done())
+        };
+        assert_eq!(after(&[]), (true, false));
+        assert_eq!(after(&["data: {}\n\n"]), (true, false));
+        assert_eq!(after(&["data: {}\r\n\r\n"]), (true, false));
+        assert_eq!(after(&["data: {}\n"]), (false, false));
+        assert_eq!(after(&["data: {}\n", "\n"]), (true, false));
+        assert_eq!(after(&["data: [DO", "NE]\n\n"]), (true, true));
+        assert_eq!(after(&["data: {}\n\ndata: [DONE]\n\n"]), (true, true));
+    }
+}

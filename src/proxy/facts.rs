@@ -1,0 +1,322 @@
+//! What routing may look at, and how it is read off a request's body.
+//!
+//! The body is held, piece by piece and as it came, until the request can be
+//! routed; what is held is bounded for each request and for the process.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
+use http::request::Parts;
+use http_body::Body;
+use hyper::body::Incoming;
+
+use super::error::ProxyError;
+use super::multipart::Multipart;
+use super::peek::{Found, ModelField, Scanner};
+use crate::config::{Limits, MIN_BODY_BYTES_PER_SECOND};
+use crate::downstream::watch::Deadline;
+
+/// Paths of OpenAI-like inference APIs, where a body without a model is wrong.
+const INFERENCE_PATHS: [&str; 19] = [
+    "/v1/chat/completions",
+    "/v1/completions",
+    "/v1/embeddings",
+    "/v1/responses",
+    "/v1/messages",
+    "/v1/rerank",
+    "/v2/rerank",
+    "/rerank",
+    "/v1/score",
+    "/score",
+    "/tokenize",
+    "/detokenize",
+    "/pooling",
+    "/classify",
+    "/v1/moderations",
+    "/v1/audio/speech",
+    "/v1/images/generations",
+    "/v1/audio/transcriptions",
+    "/v1/audio/translations",
+];
+
+/// Bodies of unknown types are held up to this length, so that a request that
+/// meets a closed connection can be sent again; longer ones are passed on.
+const OPAQUE_HELD: u64 = 64 << 10;
+
+/// All that routing may look at.
+#[derive(Debug, Default)]
+pub struct RequestFacts {
+    /// The model asked for; `None` sends the request to any engine.
+    pub model: Option<String>,
+    /// Whether the client asked for a stream.
+    pub stream: bool,
+    /// The answer's length at most, in tokens.
+    pub max_tokens: Option<u64>,
+    /// The `user` key.
+    pub user: Option<String>,
+    /// The `session_id` key.
+    pub session_id: Option<String>,
+    /// Body bytes divided by four.
+    pub estimated_tokens: u64,
+}
+
+/// Bytes of all bodies held by the process, against their budget.
+#[derive(Debug, Clone)]
+pub struct Budget {
+    held: Arc<AtomicUsize>,
+    most: usize,
+}
+
+/// A part of the budget, given back when dropped.
+#[derive(Debug)]
+pub struct Share {
+    budget: Budget,
+    bytes: usize,
+}
+
+impl Budget {
+    /// A budget of so many bytes, none of them held.
+    #[must_use]
+    pub fn new(most: usize) -> Self {
+        Self {
+            held: Arc::default(),
+            most,
+        }
+    }
+
+    fn share(&self) -> Share {
+        Share {
+            budget: self.clone(),
+            bytes: 0,
+        }
+    }
+
+    /// Bytes held now.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        self.held.load(Relaxed)
+    }
+}
+
+impl Share {
+    fn add(&mut self, bytes: usize) -> Result<(), ProxyError> {
+        let before = self.budget.held.fetch_add(bytes, Relaxed);
+        self.bytes += bytes;
+        if before + bytes > self.budget.most {
+            return Err(ProxyError::OutOfMemory);
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.budget.held.fetch_sub(self.bytes, Relaxed);
+    }
+}
+
+/// A body as far as it was read, and what was found in it.
+#[derive(Debug)]
+pub struct Peeked {
+    /// For routing.
+    pub facts: RequestFacts,
+    /// The pieces read, as they came.
+    pub held: Vec<Bytes>,
+    /// Their length.
+    pub held_bytes: usize,
+    /// What the client is still to send.
+    pub rest: Option<Incoming>,
+    /// No model within reach: right only when one model is served.
+    pub out_of_reach: bool,
+    /// Given back when the request has an answer.
+    pub share: Share,
+}
+
+/// How a body is looked into.
+enum Lens {
+    Json(Box<Scanner>),
+    Form(Box<Multipart>),
+    /// Never parsed.
+    Opaque,
+}
+
+/// What reading a body needs to know.
+#[derive(Debug, Clone, Copy)]
+pub struct Peeking<'a> {
+    /// Bounds.
+    pub limits: &'a Limits,
+    /// The process's budget.
+    pub budget: &'a Budget,
+    /// The request's deadline, moved as pieces arrive.
+    pub deadline: &'a Deadline,
+    /// Longest time between two pieces.
+    pub idle: Duration,
+}
+
+/// Reads as much of `body` as routing needs.
+///
+/// # Errors
+/// What is wrong with the body, or with the time it takes.
+pub async fn peek(
+    head: &Parts,
+    mut body: Incoming,
+    peeking: Peeking<'_>,
+) -> Result<Peeked, ProxyError> {
+    let inference = INFERENCE_PATHS.contains(&head.uri.path());
+    let mut lens = lens(head, inference)?;
+    let mut peeked = Peeked {
+        facts: RequestFacts::default(),
+        held: Vec::new(),
+        held_bytes: 0,
+        rest: None,
+        out_of_reach: false,
+        share: peeking.budget.share(),
+    };
+    let declared = body.size_hint().exact();
+    let passes = matches!(lens, Lens::Opaque) && declared.is_none_or(|n| n > OPAQUE_HELD);
+    let began = peeking.deadline.now();
+    while !body.is_end_stream() {
+        if passes || peeked.held_bytes > peeking.limits.max_peek_bytes {
+            peeked.rest = Some(body);
+            break;
+        }
+        let Some(data) = next_piece(&mut body, peeking).await? else {
+            break;
+        };
+        peeked.share.add(data.len())?;
+        peeked.held_bytes += data.len();
+        match &mut lens {
+            Lens::Json(scanner) => scanner.push(&data)?,
+            Lens::Form(form) => form.push(&data),
+            Lens::Opaque => {}
+        }
+        peeked.held.push(data);
+        too_slow(began, peeked.held_bytes, peeking)?;
+    }
+    peeking.deadline.clear();
+    let whole = declared.unwrap_or(0).max(peeked.held_bytes as u64);
+    conclude(lens, inference, &mut peeked)?;
+    peeked.facts.estimated_tokens = whole / 4;
+    Ok(peeked)
+}
+
+/// Reads what the content type says can be read.
+fn lens(head: &Parts, inference: bool) -> Result<Lens, ProxyError> {
+    let Some(content_type) = head.headers.get(CONTENT_TYPE) else {
+        let lens = if inference {
+            Lens::Json(Box::default())
+        } else {
+            Lens::Opaque
+        };
+        return Ok(lens);
+    };
+    let text = content_type.to_str().unwrap_or("");
+    let essence = text.split(';').next().unwrap_or("").trim();
+    let is = |name: &str| essence.eq_ignore_ascii_case(name);
+    let ends_json = || {
+        let suffix = essence
+            .len()
+            .checked_sub(5)
+            .and_then(|at| essence.get(at..));
+        suffix.is_some_and(|suffix| suffix.eq_ignore_ascii_case("+json"))
+    };
+    if is("application/json") || ends_json() {
+        let encoding = head.headers.get(CONTENT_ENCODING);
+        if encoding.is_some_and(|encoding| !encoding.as_bytes().eq_ignore_ascii_case(b"identity")) {
+            return Err(ProxyError::Encoded);
+        }
+        return Ok(Lens::Json(Box::default()));
+    }
+    if is("multipart/form-data")
+        && let Some(form) = Multipart::new(text)
+    {
+        return Ok(Lens::Form(Box::new(form)));
+    }
+    Ok(Lens::Opaque)
+}
+
+/// The next data of the body; `None` at its end.
+async fn next_piece(
+    body: &mut Incoming,
+    peeking: Peeking<'_>,
+) -> Result<Option<Bytes>, ProxyError> {
+    loop {
+        peeking.deadline.set(peeking.idle);
+        let frame = std::future::poll_fn(|cx| {
+            if peeking.deadline.expired(cx) {
+                return Poll::Ready(Err(ProxyError::BodyLate));
+            }
+            std::pin::Pin::new(&mut *body).poll_frame(cx).map(Ok)
+        });
+        match frame.await? {
+            None => return Ok(None),
+            Some(Err(fault)) => return Err(ProxyError::BodyBroke(fault.to_string())),
+            Some(Ok(frame)) => {
+                if let Ok(data) = frame.into_data() {
+                    return Ok(Some(data));
+                }
+            }
+        }
+    }
+}
+
+/// A client that sends a byte a second is never idle, but late.
+fn too_slow(began: Instant, bytes: usize, peeking: Peeking<'_>) -> Result<(), ProxyError> {
+    let earned = Duration::from_secs(bytes as u64 / MIN_BODY_BYTES_PER_SECOND);
+    let spent = peeking.deadline.now().saturating_duration_since(began);
+    if spent > peeking.idle + earned {
+        return Err(ProxyError::BodyLate);
+    }
+    Ok(())
+}
+
+/// Makes facts of what was found.
+fn conclude(lens: Lens, inference: bool, peeked: &mut Peeked) -> Result<(), ProxyError> {
+    let whole = peeked.rest.is_none();
+    match lens {
+        Lens::Opaque => {}
+        Lens::Form(form) => {
+            peeked.facts.model = form.into_model();
+            peeked.out_of_reach = peeked.facts.model.is_none() && !whole;
+        }
+        Lens::Json(_) if peeked.held_bytes == 0 && whole && !inference => {}
+        Lens::Json(mut scanner) => {
+            if whole && peeked.held_bytes == 0 {
+                return Err(ProxyError::NotAnObject);
+            }
+            if whole {
+                scanner.finish()?;
+            }
+            let found = scanner.into_found();
+            if inference && !found.is_object {
+                return Err(ProxyError::NotAnObject);
+            }
+            peeked.out_of_reach = found.model == ModelField::Missing && !whole;
+            take_facts(found, inference, peeked)?;
+        }
+    }
+    Ok(())
+}
+
+fn take_facts(found: Found, inference: bool, peeked: &mut Peeked) -> Result<(), ProxyError> {
+    peeked.facts.model = match found.model {
+        ModelField::Name(name) if inference && matches!(name.as_str(), "" | "auto") => {
+            return Err(ProxyError::BadModel);
+        }
+        ModelField::Name(name) => Some(name),
+        ModelField::NotText if inference => return Err(ProxyError::BadModel),
+        ModelField::Missing if inference && !peeked.out_of_reach => {
+            return Err(ProxyError::NoModel);
+        }
+        ModelField::NotText | ModelField::Missing => None,
+    };
+    peeked.facts.stream = found.stream.unwrap_or(false);
+    peeked.facts.max_tokens = found.max_tokens;
+    peeked.facts.user = found.user;
+    peeked.facts.session_id = found.session_id;
+    Ok(())
+}

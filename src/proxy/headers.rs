@@ -1,0 +1,281 @@
+//! The one place where a head is altered (RFC 9110 §7.6).
+//!
+//! Hop-by-hop fields and those that `Connection` names are dropped both ways,
+//! but for fields whose loss would change the request's meaning. What says who
+//! the client is comes from the socket, never from the client.
+
+use std::net::{IpAddr, SocketAddr};
+
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::{Method, Version, request};
+
+use crate::fleet::EngineUrl;
+use crate::upstream::{AnswerHead, Framing};
+
+/// The request's id, both ways.
+pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// What our own fields' names start with; no engine sees them.
+const OWN_PREFIX: &str = "x-pilotfish-";
+/// Request ids longer than this are replaced.
+const MAX_REQUEST_ID: usize = 128;
+
+const VIA: HeaderValue = HeaderValue::from_static("1.1 pilotfish");
+
+/// How a request's body is framed towards the engine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RequestFraming {
+    /// No body, and no field that says so.
+    None,
+    /// So many bytes.
+    Length(u64),
+    /// Unknown until it ends.
+    Chunked,
+}
+
+/// Never dropped, whatever `Connection` names.
+const PROTECTED: [HeaderName; 6] = [
+    header::HOST,
+    header::CONTENT_LENGTH,
+    header::CONTENT_TYPE,
+    header::AUTHORIZATION,
+    REQUEST_ID,
+    HeaderName::from_static("traceparent"),
+];
+
+fn is_hop_by_hop(name: &HeaderName) -> bool {
+    // Standard names compare as small integers.
+    matches!(
+        *name,
+        header::CONNECTION
+            | header::TE
+            | header::TRAILER
+            | header::TRANSFER_ENCODING
+            | header::UPGRADE
+            | header::PROXY_AUTHENTICATE
+            | header::PROXY_AUTHORIZATION
+    ) || matches!(
+        name.as_str(),
+        "keep-alive" | "proxy-connection" | "http2-settings"
+    )
+}
+
+/// Fields that we write ourselves on the way to an engine.
+fn is_rewritten(name: &HeaderName) -> bool {
+    matches!(
+        *name,
+        header::HOST | header::CONTENT_LENGTH | header::EXPECT | header::FORWARDED
+    ) || *name == REQUEST_ID
+        || matches!(
+            name.as_str(),
+            "x-forwarded-for" | "x-forwarded-proto" | "x-forwarded-host" | "x-real-ip"
+        )
+        || name.as_str().starts_with(OWN_PREFIX)
+}
+
+/// Names in `Connection`, in the few messages that have any that matter.
+fn nominated(headers: &HeaderMap) -> Vec<HeaderName> {
+    let mut names = Vec::new();
+    for value in headers.get_all(header::CONNECTION) {
+        for option in value.as_bytes().split(|byte| *byte == b',') {
+            let option = option.trim_ascii();
+            let usual = option.eq_ignore_ascii_case(b"keep-alive")
+                || option.eq_ignore_ascii_case(b"close")
+                || option.eq_ignore_ascii_case(b"upgrade");
+            if let (false, Ok(name)) = (usual, HeaderName::from_bytes(option))
+                && !PROTECTED.contains(&name)
+            {
+                names.push(name);
+            }
+        }
+    }
+    names
+}
+
+/// Whether the client asks to switch to another protocol: HTTP/1.1 only, and
+/// without a body.
+#[must_use]
+pub fn asks_upgrade(head: &request::Parts) -> bool {
+    let connection = head.headers.get_all(header::CONNECTION).iter();
+    let says = |value: &HeaderValue| {
+        let mut options = value.as_bytes().split(|byte| *byte == b',');
+        options.any(|option| option.trim_ascii().eq_ignore_ascii_case(b"upgrade"))
+    };
+    head.version == Version::HTTP_11
+        && head.method == Method::GET
+        && head.headers.contains_key(header::UPGRADE)
+        && connection.into_iter().any(says)
+}
+
+/// The request's id: the client's if it is visible ASCII of a sane length,
+/// else a new one.
+#[must_use]
+pub fn request_id(headers: &HeaderMap) -> HeaderValue {
+    if let Some(given) = headers.get(REQUEST_ID) {
+        let bytes = given.as_bytes();
+        if (1..=MAX_REQUEST_ID).contains(&bytes.len()) && bytes.iter().all(u8::is_ascii_graphic) {
+            return given.clone();
+        }
+    }
+    const HEX: &[u8; 16] = b"0123456789abcdef";
+    let random = fastrand::u128(..);
+    let id: [u8; 32] = std::array::from_fn(|i| HEX[(random >> (4 * i) & 15) as usize]);
+    HeaderValue::from_bytes(&id).unwrap_or(VIA)
+}
+
+/// What of a request is the same for every engine that it is sent to.
+#[derive(Debug)]
+pub struct Outgoing<'a> {
+    /// The head as the client sent it.
+    pub head: &'a request::Parts,
+    /// The id that it goes by.
+    pub request_id: &'a HeaderValue,
+    /// Who sent it.
+    pub peer: SocketAddr,
+    /// How its body will be framed.
+    pub framing: RequestFraming,
+    /// Whether it asks to switch protocols.
+    pub upgrade: bool,
+}
+
+/// The head as the engine gets it, in bytes.
+#[must_use]
+pub fn for_engine(outgoing: &Outgoing<'_>, engine: &EngineUrl) -> Vec<u8> {
+    let head = outgoing.head;
+    let mut out = Vec::with_capacity(768);
+    request_line(&mut out, head, engine);
+    field(&mut out, b"host", engine.authority().as_bytes());
+    let nominated = nominated(&head.headers);
+    for (name, value) in &head.headers {
+        let joined = *name == header::COOKIE && head.version == Version::HTTP_2;
+        if !is_hop_by_hop(name) && !is_rewritten(name) && !nominated.contains(name) && !joined {
+            field(&mut out, name.as_str().as_bytes(), value.as_bytes());
+        }
+    }
+    if head.version == Version::HTTP_2 {
+        join_cookies(&mut out, &head.headers);
+    }
+    match outgoing.framing {
+        RequestFraming::None => {}
+        RequestFraming::Length(length) => {
+            out.extend_from_slice(b"content-length: ");
+            decimal(&mut out, length);
+            out.extend_from_slice(b"\r\n");
+        }
+        RequestFraming::Chunked => field(&mut out, b"transfer-encoding", b"chunked"),
+    }
+    field(&mut out, b"x-request-id", outgoing.request_id.as_bytes());
+    out.extend_from_slice(b"x-forwarded-for: ");
+    push_ip(&mut out, outgoing.peer.ip());
+    out.extend_from_slice(b"\r\nx-forwarded-proto: http\r\nvia: ");
+    out.extend_from_slice(via(head.version));
+    out.extend_from_slice(b"\r\n");
+    if outgoing.upgrade {
+        out.extend_from_slice(b"connection: upgrade\r\n");
+        for value in head.headers.get_all(header::UPGRADE) {
+            field(&mut out, b"upgrade", value.as_bytes());
+        }
+    }
+    out.extend_from_slice(b"\r\n");
+    out
+}
+
+fn request_line(out: &mut Vec<u8>, head: &request::Parts, engine: &EngineUrl) {
+    out.extend_from_slice(head.method.as_str().as_bytes());
+    out.push(b' ');
+    let path = head.uri.path_and_query().map_or("/", |path| path.as_str());
+    if path.starts_with('/') {
+        out.extend_from_slice(engine.base_path().as_bytes());
+        out.extend_from_slice(path.as_bytes());
+    } else if path.starts_with('?') {
+        // The absolute form `http://host?query` has an empty path.
+        out.extend_from_slice(engine.base_path().as_bytes());
+        out.push(b'/');
+        out.extend_from_slice(path.as_bytes());
+    } else {
+        out.push(b'*');
+    }
+    out.extend_from_slice(b" HTTP/1.1\r\n");
+}
+
+fn via(version: Version) -> &'static [u8] {
+    match version {
+        Version::HTTP_2 => b"2 pilotfish",
+        Version::HTTP_10 => b"1.0 pilotfish",
+        _ => b"1.1 pilotfish",
+    }
+}
+
+fn field(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
+    out.extend_from_slice(name);
+    out.extend_from_slice(b": ");
+    out.extend_from_slice(value);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// HTTP/2 may split a cookie into crumbs; HTTP/1.1 has one field (RFC 9113 §8.2.3).
+fn join_cookies(out: &mut Vec<u8>, headers: &HeaderMap) {
+    let mut crumbs = headers.get_all(header::COOKIE).iter().peekable();
+    if crumbs.peek().is_none() {
+        return;
+    }
+    out.extend_from_slice(b"cookie: ");
+    while let Some(crumb) = crumbs.next() {
+        out.extend_from_slice(crumb.as_bytes());
+        out.extend_from_slice(if crumbs.peek().is_some() {
+            b"; "
+        } else {
+            b"\r\n"
+        });
+    }
+}
+
+fn decimal(out: &mut Vec<u8>, number: u64) {
+    use std::io::Write as _;
+    // Writing to a Vec cannot fail.
+    let _ = write!(out, "{number}");
+}
+
+fn push_ip(out: &mut Vec<u8>, ip: IpAddr) {
+    use std::io::Write as _;
+    // Writing to a Vec cannot fail.
+    let _ = write!(out, "{}", ip.to_canonical());
+}
+
+/// Makes an engine's head the one that the client gets.
+pub fn for_client(answer: &mut AnswerHead, request_id: &HeaderValue) {
+    let headers = &mut answer.headers;
+    for name in nominated(headers) {
+        headers.remove(name);
+    }
+    if headers.contains_key(header::CONNECTION) {
+        headers.remove(header::CONNECTION);
+        headers.remove("keep-alive");
+        headers.remove("proxy-connection");
+    }
+    let chunked = headers.remove(header::TRANSFER_ENCODING).is_some();
+    headers.remove(header::TE);
+    headers.remove(header::TRAILER);
+    headers.remove(header::PROXY_AUTHENTICATE);
+    if answer.status.as_u16() != 101 {
+        headers.remove(header::UPGRADE);
+    }
+    match answer.framing {
+        // One field, whatever the engine wrote twice.
+        Framing::Length(length) => {
+            headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+        }
+        Framing::Chunked | Framing::UntilClose => {
+            headers.remove(header::CONTENT_LENGTH);
+        }
+        // What a HEAD or a 304 says of the length stands.
+        Framing::Empty if chunked => {
+            headers.remove(header::CONTENT_LENGTH);
+        }
+        Framing::Empty => {}
+    }
+    headers.append(header::VIA, VIA);
+    headers.insert(REQUEST_ID, request_id.clone());
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,157 @@
+use http::{Request, StatusCode};
+
+use super::*;
+
+fn engine() -> EngineUrl {
+    EngineUrl::parse("http://e:8000/base/").unwrap()
+}
+
+fn sent(request: Request<()>, framing: RequestFraming) -> String {
+    let (head, ()) = request.into_parts();
+    let id = HeaderValue::from_static("id-1");
+    let outgoing = Outgoing {
+        upgrade: asks_upgrade(&head),
+        head: &head,
+        request_id: &id,
+        peer: "[::ffff:10.1.2.3]:5".parse().unwrap(),
+        framing,
+    };
+    String::from_utf8(for_engine(&outgoing, &engine())).unwrap()
+}
+
+fn request() -> http::request::Builder {
+    Request::post("/v1/x?a=b%20c&d").header("host", "client:1")
+}
+
+#[test]
+fn hop_by_hop_and_nominated_fields_stop_here() {
+    let out = sent(
+        request()
+            .header("connection", "close, X-Hop, authorization")
+            .header("connection", "x-two")
+            .header("x-hop", "1")
+            .header("x-two", "2")
+            .header("keep-alive", "timeout=5")
+            .header("te", "trailers")
+            .header("transfer-encoding", "chunked")
+            .header("upgrade", "h2c")
+            .header("proxy-authorization", "secret")
+            .header("expect", "100-continue")
+            .header("authorization", "Bearer k")
+            .header("x-multi", "a")
+            .header("x-multi", "b")
+            .header("x-pilotfish-explain", "1")
+            .body(())
+            .unwrap(),
+        RequestFraming::Length(12),
+    );
+    assert_eq!(
+        out,
+        "POST /base/v1/x?a=b%20c&d HTTP/1.1\r\nhost: e:8000\r\nauthorization: Bearer k\r\n\
+         x-multi: a\r\nx-multi: b\r\ncontent-length: 12\r\nx-request-id: id-1\r\n\
+         x-forwarded-for: 10.1.2.3\r\nx-forwarded-proto: http\r\nvia: 1.1 pilotfish\r\n\r\n"
+    );
+}
+
+#[test]
+fn who_the_client_is_comes_from_the_socket() {
+    let out = sent(
+        request()
+            .header("x-forwarded-for", "1.1.1.1")
+            .header("forwarded", "for=1.1.1.1")
+            .header("x-real-ip", "1.1.1.1")
+            .header("x-forwarded-host", "evil")
+            .header("via", "1.0 other")
+            .body(())
+            .unwrap(),
+        RequestFraming::Chunked,
+    );
+    assert!(!out.contains("1.1.1.1") && !out.contains("evil"), "{out}");
+    assert!(out.contains("via: 1.0 other\r\n") && out.contains("via: 1.1 pilotfish\r\n"));
+    assert!(out.contains("transfer-encoding: chunked\r\n"));
+}
+
+#[test]
+fn upgrades_are_asked_for_only_when_the_client_did() {
+    let websocket = Request::get("/v1/realtime")
+        .header("connection", "keep-alive, Upgrade")
+        .header("upgrade", "websocket")
+        .header("sec-websocket-key", "k");
+    let out = sent(websocket.body(()).unwrap(), RequestFraming::None);
+    assert!(
+        out.contains("connection: upgrade\r\nupgrade: websocket\r\n"),
+        "{out}"
+    );
+    let post = request()
+        .header("connection", "upgrade")
+        .header("upgrade", "h2c");
+    let out = sent(post.body(()).unwrap(), RequestFraming::None);
+    assert!(!out.contains("upgrade"), "{out}");
+}
+
+#[test]
+fn targets_and_cookies_of_every_form() {
+    for (uri, line) in [
+        ("http://other/x?y", "POST /base/x?y HTTP/1.1"),
+        ("*", "POST * HTTP/1.1"),
+        ("/a/../b//c%2f", "POST /base/a/../b//c%2f HTTP/1.1"),
+    ] {
+        let out = sent(Request::post(uri).body(()).unwrap(), RequestFraming::None);
+        assert_eq!(out.lines().next().unwrap(), line);
+    }
+    let crumbs = Request::post("/")
+        .version(Version::HTTP_2)
+        .header("cookie", "a=1")
+        .header("cookie", "b=2");
+    let out = sent(crumbs.body(()).unwrap(), RequestFraming::None);
+    assert!(out.contains("cookie: a=1; b=2\r\n"), "{out}");
+}
+
+#[test]
+fn request_ids_are_taken_when_sane() {
+    let with = |value: &[u8]| {
+        let mut headers = HeaderMap::new();
+        headers.insert(REQUEST_ID, HeaderValue::from_bytes(value).unwrap());
+        request_id(&headers)
+    };
+    assert_eq!(with(b"abc-1"), "abc-1");
+    for bad in [b"".as_slice(), b"a b", b"\xff", &[b'x'; 129]] {
+        assert_eq!(with(bad).len(), 32);
+    }
+    assert_ne!(request_id(&HeaderMap::new()), request_id(&HeaderMap::new()));
+}
+
+#[test]
+fn the_client_gets_a_clean_head() {
+    let mut headers = HeaderMap::new();
+    for (name, value) in [
+        ("connection", "keep-alive, x-hop"),
+        ("keep-alive", "timeout=5"),
+        ("x-hop", "1"),
+        ("transfer-encoding", "chunked"),
+        ("content-length", "5"),
+        ("x-request-id", "theirs"),
+        ("set-cookie", "a"),
+        ("set-cookie", "b"),
+        ("server", "uvicorn"),
+    ] {
+        headers.append(name, HeaderValue::from_static(value));
+    }
+    let mut answer = AnswerHead::for_tests(StatusCode::OK, headers, Framing::Chunked);
+    for_client(&mut answer, &HeaderValue::from_static("ours"));
+    let names: Vec<&str> = answer.headers.keys().map(HeaderName::as_str).collect();
+    assert_eq!(names.len(), 4, "{names:?}");
+    assert_eq!(answer.headers[REQUEST_ID], "ours");
+    assert_eq!(answer.headers["via"], "1.1 pilotfish");
+    assert_eq!(answer.headers.get_all("set-cookie").iter().count(), 2);
+}
+
+#[test]
+fn lengths_are_said_once() {
+    let mut headers = HeaderMap::new();
+    headers.append("content-length", HeaderValue::from_static("5"));
+    headers.append("content-length", HeaderValue::from_static("5"));
+    let mut answer = AnswerHead::for_tests(StatusCode::OK, headers, Framing::Length(5));
+    for_client(&mut answer, &HeaderValue::from_static("id"));
+    assert_eq!(answer.headers.get_all("content-length").iter().count(), 1);
+}

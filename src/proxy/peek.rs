@@ -1,0 +1,425 @@
+//! The body peek: finds the few top-level keys that routing needs in a JSON
+//! body, as it arrives, without building a tree and without changing a byte.
+//!
+//! The scanner checks the whole of what it sees against RFC 8259, so that we
+//! and the engine never disagree about what a body says: a second `model` or
+//! `stream`, of which parsers take either, is refused. Keys are compared after
+//! their escapes are undone. It is iterative and bounded: depth, the length of
+//! a kept value, and nothing else is held.
+
+mod number;
+mod text;
+
+use number::Number;
+use text::{Held, Text, plain_run};
+
+/// Nested arrays and objects at most; CPython's parser stops near 1,000.
+const MAX_DEPTH: usize = 1024;
+
+/// What is wrong with a body.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PeekFault {
+    /// Not JSON; the position counts bytes from 0.
+    #[error("invalid JSON at byte {at}: {what}")]
+    Syntax {
+        /// Offset of the first byte that cannot be.
+        at: u64,
+        /// What was expected there.
+        what: &'static str,
+    },
+    /// A key that must be unique stands twice.
+    #[error("duplicate key '{0}' in the request body")]
+    Duplicate(&'static str),
+    /// The value of a key is too long to be meant.
+    #[error("the value of '{0}' is longer than {most} bytes", most = text::MAX_KEPT)]
+    TooLong(&'static str),
+}
+
+/// The value of `model`.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum ModelField {
+    /// There is no such key (yet).
+    #[default]
+    Missing,
+    /// Some other type than a string.
+    NotText,
+    /// A string.
+    Name(String),
+}
+
+/// What the scanner has found.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Found {
+    /// `model`.
+    pub model: ModelField,
+    /// `stream`; `None` when missing or no boolean.
+    pub stream: Option<bool>,
+    /// `max_completion_tokens`, else `max_tokens`.
+    pub max_tokens: Option<u64>,
+    /// `user`.
+    pub user: Option<String>,
+    /// `session_id`.
+    pub session_id: Option<String>,
+    /// Whether the whole is a JSON object.
+    pub is_object: bool,
+    seen_model: bool,
+    seen_stream: bool,
+}
+
+/// The keys that we look for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Field {
+    Model,
+    Stream,
+    MaxTokens,
+    MaxCompletionTokens,
+    User,
+    SessionId,
+}
+
+impl Field {
+    fn named(key: &[u8]) -> Option<Self> {
+        Some(match key {
+            b"model" => Self::Model,
+            b"stream" => Self::Stream,
+            b"max_tokens" => Self::MaxTokens,
+            b"max_completion_tokens" => Self::MaxCompletionTokens,
+            b"user" => Self::User,
+            b"session_id" => Self::SessionId,
+            _ => return None,
+        })
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Model => "model",
+            Self::Stream => "stream",
+            Self::MaxTokens => "max_tokens",
+            Self::MaxCompletionTokens => "max_completion_tokens",
+            Self::User => "user",
+            Self::SessionId => "session_id",
+        }
+    }
+}
+
+/// What the next byte may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum At {
+    Value,
+    FirstValueOrEnd,
+    FirstKeyOrEnd,
+    Key,
+    Colon,
+    CommaOrEnd,
+    KeyText,
+    ValueText,
+    Number(Number),
+    Literal(&'static [u8]),
+    Done,
+}
+
+/// Scans one body, given piece by piece.
+#[derive(Debug)]
+pub struct Scanner {
+    at: At,
+    /// Bit n: whether level n is an object.
+    objects: [u64; MAX_DEPTH / 64],
+    depth: usize,
+    offset: u64,
+    text: Text,
+    /// The key whose value comes next, at the top level.
+    field: Option<Field>,
+    found: Found,
+}
+
+impl Default for Scanner {
+    fn default() -> Self {
+        Self {
+            at: At::Value,
+            objects: [0; MAX_DEPTH / 64],
+            depth: 0,
+            offset: 0,
+            text: Text::default(),
+            field: None,
+            found: Found::default(),
+        }
+    }
+}
+
+impl Scanner {
+    /// What has been found so far.
+    #[must_use]
+    pub fn into_found(self) -> Found {
+        self.found
+    }
+
+    /// Scans the next piece.
+    ///
+    /// # Errors
+    /// The first fault; the scanner is then of no more use.
+    pub fn push(&mut self, input: &[u8]) -> Result<(), PeekFault> {
+        let mut i = 0;
+        while i < input.len() {
+            match self.at {
+                At::KeyText | At::ValueText => i += self.in_text(input, i)?,
+                At::Number(number) => match number.step(input[i]) {
+                    Some(next) => {
+                        self.at = At::Number(next);
+                        self.keep_byte(input[i])?;
+                        i += 1;
+                    }
+                    None if number.may_end() => self.end_scalar(),
+                    None => return Err(self.syntax(i, "expected a digit")),
+                },
+                At::Literal(left) => {
+                    if left.first() != Some(&input[i]) {
+                        return Err(self.syntax(i, "expected true, false or null"));
+                    }
+                    i += 1;
+                    self.at = At::Literal(&left[1..]);
+                    if left.len() == 1 {
+                        self.end_scalar();
+                    }
+                }
+                _ => {
+                    i += input[i..].iter().take_while(|b| is_space(**b)).count();
+                    if let Some(byte) = input.get(i) {
+                        self.structural(*byte, i)?;
+                        i += 1;
+                    }
+                }
+            }
+        }
+        self.offset += input.len() as u64;
+        Ok(())
+    }
+
+    /// Ends the body, and gives what was found.
+    ///
+    /// # Errors
+    /// A body that is not whole.
+    pub fn finish(&mut self) -> Result<(), PeekFault> {
+        match self.at {
+            At::Number(number) if self.depth == 0 && number.may_end() => {
+                self.at = At::Done;
+                Ok(())
+            }
+            At::Done => Ok(()),
+            _ => Err(self.syntax(0, "the body ends too early")),
+        }
+    }
+
+    /// A byte that is neither in a string, number or literal, nor a space.
+    fn structural(&mut self, byte: u8, i: usize) -> Result<(), PeekFault> {
+        match (self.at, byte) {
+            (At::FirstKeyOrEnd | At::Key, b'"') => {
+                let hold = if self.depth == 1 {
+                    Held::Key
+                } else {
+                    Held::Nothing
+                };
+                self.text.begin(hold);
+                self.at = At::KeyText;
+            }
+            (At::FirstKeyOrEnd, b'}') | (At::FirstValueOrEnd, b']') => self.close(),
+            (At::Colon, b':') => self.at = At::Value,
+            (At::CommaOrEnd, b',') => {
+                self.at = if self.in_object() { At::Key } else { At::Value };
+            }
+            (At::CommaOrEnd, b'}') if self.in_object() => self.close(),
+            (At::CommaOrEnd, b']') if !self.in_object() => self.close(),
+            (At::Value | At::FirstValueOrEnd, _) => self.value(byte, i)?,
+            (At::Done, _) => return Err(self.syntax(i, "expected the end of the body")),
+            (At::Colon, _) => return Err(self.syntax(i, "expected ':'")),
+            (At::CommaOrEnd, _) => return Err(self.syntax(i, "expected ',' or the end")),
+            _ => return Err(self.syntax(i, "expected a key in double quotes")),
+        }
+        Ok(())
+    }
+
+    fn value(&mut self, byte: u8, i: usize) -> Result<(), PeekFault> {
+        match byte {
+            b'{' | b'[' => return self.open(byte == b'{', i),
+            b'"' => {
+                let hold = if self.field.is_some() {
+                    Held::Value
+                } else {
+                    Held::Nothing
+                };
+                self.text.begin(hold);
+                self.at = At::ValueText;
+            }
+            b't' => self.literal(b"rue"),
+            b'f' => self.literal(b"alse"),
+            b'n' => self.literal(b"ull"),
+            _ => {
+                let number =
+                    Number::start(byte).ok_or_else(|| self.syntax(i, "expected a value"))?;
+                self.at = At::Number(number);
+                if self.field.is_some() {
+                    self.text.begin(Held::Value);
+                    self.keep_byte(byte)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn literal(&mut self, rest: &'static [u8]) {
+        if self.field == Some(Field::Stream) {
+            self.found.stream = match rest {
+                b"rue" => Some(true),
+                b"alse" => Some(false),
+                _ => None,
+            };
+        }
+        self.text.begin(Held::Nothing);
+        self.at = At::Literal(rest);
+    }
+
+    fn open(&mut self, object: bool, i: usize) -> Result<(), PeekFault> {
+        if self.depth == MAX_DEPTH {
+            return Err(self.syntax(i, "nested too deeply"));
+        }
+        if self.depth == 0 {
+            self.found.is_object = object;
+        }
+        self.settle_untyped();
+        let (word, bit) = (self.depth / 64, 1 << (self.depth % 64));
+        self.objects[word] &= !bit;
+        self.objects[word] |= if object { bit } else { 0 };
+        self.depth += 1;
+        self.at = if object {
+            At::FirstKeyOrEnd
+        } else {
+            At::FirstValueOrEnd
+        };
+        Ok(())
+    }
+
+    fn close(&mut self) {
+        self.depth -= 1;
+        self.after_value();
+    }
+
+    fn after_value(&mut self) {
+        self.at = if self.depth == 0 {
+            At::Done
+        } else {
+            At::CommaOrEnd
+        };
+    }
+
+    fn in_object(&self) -> bool {
+        let level = self.depth.wrapping_sub(1);
+        self.depth > 0 && self.objects[level / 64] >> (level % 64) & 1 == 1
+    }
+
+    /// Inside a string: takes bytes up to and with its end; tells how many.
+    fn in_text(&mut self, input: &[u8], from: usize) -> Result<usize, PeekFault> {
+        let mut i = from;
+        if self.text.is_plain() {
+            let run = plain_run(&input[i..]);
+            self.text
+                .keep(&input[i..i + run])
+                .map_err(|()| self.too_long())?;
+            i += run;
+            match input.get(i) {
+                None => return Ok(i - from),
+                Some(b'"') => {
+                    self.end_text()?;
+                    return Ok(i + 1 - from);
+                }
+                Some(_) => {}
+            }
+        }
+        let used = self.text.step(&input[i..]).map_err(|fault| match fault {
+            text::TextFault::TooLong => self.too_long(),
+            text::TextFault::Syntax(what) => self.syntax(i, what),
+        })?;
+        Ok(i + used - from)
+    }
+
+    fn end_text(&mut self) -> Result<(), PeekFault> {
+        if self.at == At::KeyText {
+            if self.depth == 1 {
+                self.field = self.text.key().and_then(Field::named);
+                self.refuse_twice()?;
+            }
+            self.at = At::Colon;
+            return Ok(());
+        }
+        if let Some(field) = self.field.take() {
+            let value = self.text.take();
+            match field {
+                Field::Model => self.found.model = ModelField::Name(value),
+                Field::User => self.found.user = Some(value),
+                Field::SessionId => self.found.session_id = Some(value),
+                Field::Stream | Field::MaxTokens | Field::MaxCompletionTokens => {}
+            }
+        }
+        self.after_value();
+        Ok(())
+    }
+
+    fn refuse_twice(&mut self) -> Result<(), PeekFault> {
+        let seen = match self.field {
+            Some(Field::Model) => &mut self.found.seen_model,
+            Some(Field::Stream) => &mut self.found.seen_stream,
+            _ => return Ok(()),
+        };
+        if std::mem::replace(seen, true) {
+            return Err(PeekFault::Duplicate(self.field.map_or("", Field::name)));
+        }
+        Ok(())
+    }
+
+    /// After a number or a literal.
+    fn end_scalar(&mut self) {
+        match self.field {
+            Some(Field::MaxTokens) if self.found.max_tokens.is_none() => {
+                self.found.max_tokens = self.text.take().parse().ok();
+            }
+            Some(Field::MaxCompletionTokens) => {
+                self.found.max_tokens = self.text.take().parse().ok();
+            }
+            // An engine that reads session ids as text prints numbers so.
+            Some(Field::SessionId) => {
+                self.found.session_id = Some(self.text.take()).filter(|id| !id.is_empty());
+            }
+            _ => {}
+        }
+        self.settle_untyped();
+        self.after_value();
+    }
+
+    /// The current field's value is no string.
+    fn settle_untyped(&mut self) {
+        if self.field.take() == Some(Field::Model) {
+            self.found.model = ModelField::NotText;
+        }
+    }
+
+    fn keep_byte(&mut self, byte: u8) -> Result<(), PeekFault> {
+        if self.field.is_some() {
+            self.text.keep(&[byte]).map_err(|()| self.too_long())?;
+        }
+        Ok(())
+    }
+
+    fn too_long(&self) -> PeekFault {
+        PeekFault::TooLong(self.field.map_or("", Field::name))
+    }
+
+    fn syntax(&self, i: usize, what: &'static str) -> PeekFault {
+        let at = self.offset + i as u64;
+        PeekFault::Syntax { at, what }
+    }
+}
+
+fn is_space(byte: u8) -> bool {
+    matches!(byte, b' ' | b'\t' | b'\n' | b'\r')
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,110 @@
+//! One worker's idle connections to the engines, last in first out.
+//!
+//! Shared with nobody, hence without a lock. Bounded per engine; what is idle
+//! for too long, or was closed by the engine, goes at the next sweep.
+
+use std::cell::{RefCell, RefMut};
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
+
+use super::link::Link;
+use crate::fleet::Engine;
+use crate::net;
+
+/// Bytes that one read takes from an engine at most.
+const SCRATCH: usize = 64 << 10;
+
+/// A worker's idle connections, and the read buffer that its streams share.
+#[derive(Debug)]
+pub struct Pool {
+    idle: RefCell<HashMap<u64, Vec<Idle>>>,
+    scratch: RefCell<Vec<u8>>,
+    most_per_engine: usize,
+    idle_for: Duration,
+    connect_within: Duration,
+}
+
+#[derive(Debug)]
+struct Idle {
+    link: Link,
+    since: Instant,
+}
+
+impl Pool {
+    /// An empty pool.
+    #[must_use]
+    pub fn new(most_per_engine: usize, idle_for: Duration, connect_within: Duration) -> Rc<Self> {
+        Rc::new(Self {
+            idle: RefCell::default(),
+            scratch: RefCell::new(Vec::with_capacity(SCRATCH)),
+            most_per_engine,
+            idle_for,
+            connect_within,
+        })
+    }
+
+    /// The newest idle connection to `engine` that is still silent.
+    #[must_use]
+    pub fn take(&self, engine: &Engine) -> Option<Link> {
+        let mut idle = self.idle.borrow_mut();
+        let list = idle.get_mut(&engine.key)?;
+        while let Some(mut entry) = list.pop() {
+            if entry.link.is_silent() {
+                engine.reuses.fetch_add(1, Relaxed);
+                entry.link.begin_reuse();
+                return Some(entry.link);
+            }
+        }
+        None
+    }
+
+    /// A new connection to `engine`.
+    ///
+    /// # Errors
+    /// Those of connecting; `TimedOut` after the connect deadline.
+    pub async fn connect(&self, engine: &Arc<Engine>) -> std::io::Result<Link> {
+        let url = &engine.spec.url;
+        let stream = net::connect(url.host(), url.port(), self.connect_within).await?;
+        engine.connects.fetch_add(1, Relaxed);
+        Ok(Link::new(stream, engine.key))
+    }
+
+    /// Takes back a connection whose last answer ended properly.
+    pub(super) fn put(&self, mut link: Link) {
+        if !link.is_silent() {
+            return;
+        }
+        let mut idle = self.idle.borrow_mut();
+        let list = idle.entry(link.engine_key()).or_default();
+        if list.len() < self.most_per_engine {
+            let since = Instant::now();
+            list.push(Idle { link, since });
+        }
+    }
+
+    /// Closes what has been idle for too long or was closed by the engine.
+    pub fn sweep(&self, now: Instant) {
+        self.idle.borrow_mut().retain(|_, list| {
+            list.retain_mut(|entry| {
+                now.saturating_duration_since(entry.since) < self.idle_for && entry.link.is_silent()
+            });
+            !list.is_empty()
+        });
+    }
+
+    /// Idle connections held.
+    #[must_use]
+    pub fn idle(&self) -> usize {
+        self.idle.borrow().values().map(Vec::len).sum()
+    }
+
+    /// The empty read buffer; borrowed within one poll only.
+    pub(super) fn scratch(&self) -> RefMut<'_, Vec<u8>> {
+        let mut scratch = self.scratch.borrow_mut();
+        scratch.clear();
+        scratch
+    }
+}

@@ -1,0 +1,218 @@
+//! One data-path thread: its own runtime, its own share of the listener, its
+//! own pool. No request ever leaves the thread that accepted it.
+
+use std::io;
+use std::net::TcpListener as StdListener;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use metrics::Gauge;
+use tokio::net::TcpListener;
+use tokio::sync::Notify;
+
+use crate::api::{Api, Route};
+use crate::downstream::watch::{TICK, Watch};
+use crate::downstream::{self, Shared};
+use crate::drain::DrainPhase;
+use crate::fleet::Snapshot;
+use crate::net;
+use crate::proxy::{Proxy, ProxySettings};
+use crate::upstream::Pool;
+
+/// Ticks between two sweeps of the pool.
+const POOL_SWEEP: u64 = 10;
+/// A pause before accepting again when the process is out of descriptors, the
+/// worker is full, or another worker should be first.
+const PAUSE: Duration = Duration::from_millis(5);
+
+/// Everything that a worker starts with.
+#[derive(Debug)]
+pub struct WorkerSpec {
+    /// Its number, from 0.
+    pub index: usize,
+    /// Its handle on the listener.
+    pub listener: StdListener,
+    /// The newest snapshot.
+    pub published: Arc<ArcSwap<Snapshot>>,
+    /// What the proxies share.
+    pub settings: ProxySettings,
+    /// Our own routes.
+    pub api: Api,
+    /// Open connections of each worker.
+    pub open: Arc<[AtomicUsize]>,
+}
+
+/// Runs a worker until it is drained.
+///
+/// # Errors
+/// When the runtime or the listener cannot be set up.
+pub fn run(spec: WorkerSpec) -> io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build_local(tokio::runtime::LocalOptions::default())?;
+    runtime.block_on(serve(spec))
+}
+
+async fn serve(spec: WorkerSpec) -> io::Result<()> {
+    let listener = net::register(spec.listener)?;
+    let settings = spec.settings;
+    let pool = Pool::new(
+        settings.limits.max_idle_per_engine,
+        settings.timeouts.pool_idle,
+        settings.timeouts.connect,
+    );
+    let watch = Watch::new(Instant::now());
+    let stop_accepting = Rc::new(Notify::new());
+    let shared = Rc::new(Shared {
+        watch: Rc::clone(&watch),
+        timeouts: settings.timeouts.clone(),
+        drain: settings.drain.clone(),
+    });
+    let ticking = tick(
+        Rc::clone(&shared),
+        Rc::clone(&pool),
+        Rc::clone(&stop_accepting),
+    );
+    let ticking = tokio::task::spawn_local(ticking);
+    let server = Server {
+        index: spec.index,
+        most: settings.limits.max_connections,
+        connections: settings.metrics.connections.clone(),
+        proxy: Proxy::new(spec.published, settings, pool),
+        api: spec.api,
+        shared,
+        open: spec.open,
+    };
+    server.accept(&listener, &stop_accepting).await;
+    // The kernel may hold connections that we have not accepted yet.
+    while server.accept_waiting(&listener).await {}
+    drop(listener);
+    while server.open[server.index].load(Relaxed) > 0 {
+        tokio::time::sleep(PAUSE).await;
+    }
+    ticking.abort();
+    Ok(())
+}
+
+/// Looks at deadlines, phases and idle connections.
+async fn tick(shared: Rc<Shared>, pool: Rc<Pool>, stop_accepting: Rc<Notify>) {
+    let mut interval = tokio::time::interval(TICK);
+    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut phase = DrainPhase::Run;
+    for count in 0u64.. {
+        let now = interval.tick().await.into_std();
+        shared.watch.sweep(now);
+        if count % POOL_SWEEP == 0 {
+            pool.sweep(now);
+        }
+        let current = shared.drain.phase();
+        if current != phase {
+            phase = current;
+            if phase >= DrainPhase::Finish {
+                stop_accepting.notify_one();
+            }
+            shared.watch.wake_all();
+        }
+    }
+}
+
+struct Server {
+    index: usize,
+    most: usize,
+    connections: Gauge,
+    proxy: Rc<Proxy>,
+    api: Api,
+    shared: Rc<Shared>,
+    open: Arc<[AtomicUsize]>,
+}
+
+impl Server {
+    async fn accept(&self, listener: &TcpListener, stop: &Notify) {
+        let accepting = async {
+            loop {
+                if self.should_wait() {
+                    tokio::time::sleep(PAUSE).await;
+                    continue;
+                }
+                match net::accept(listener).await {
+                    Ok((stream, peer)) => self.spawn(stream, peer),
+                    Err(error) => {
+                        tracing::warn!(%error, "could not accept a connection");
+                        tokio::time::sleep(PAUSE).await;
+                    }
+                }
+            }
+        };
+        tokio::select! {
+            () = accepting => {}
+            () = stop.notified() => {}
+        }
+    }
+
+    /// Accepts one connection if one waits; tells whether it did.
+    async fn accept_waiting(&self, listener: &TcpListener) -> bool {
+        let waiting = tokio::time::timeout(Duration::ZERO, net::accept(listener)).await;
+        if let Ok(Ok((stream, peer))) = waiting {
+            self.spawn(stream, peer);
+            return true;
+        }
+        false
+    }
+
+    /// Whether this worker is full, or has two connections more than another:
+    /// a few clients would otherwise gather on one of them.
+    fn should_wait(&self) -> bool {
+        let mine = self.open[self.index].load(Relaxed);
+        let least = self.open.iter().map(|open| open.load(Relaxed)).min();
+        mine >= self.most || mine > least.unwrap_or(0) + 1
+    }
+
+    fn spawn(&self, stream: tokio::net::TcpStream, peer: std::net::SocketAddr) {
+        let open = Open::count(Arc::clone(&self.open), self.index, self.connections.clone());
+        let (proxy, api) = (Rc::clone(&self.proxy), self.api.clone());
+        let handle = move |request: http::Request<_>, handled| {
+            let answering: downstream::Answering<_> =
+                match Route::of(request.method(), request.uri().path()) {
+                    None => {
+                        let proxy = Rc::clone(&proxy);
+                        Box::pin(async move { Ok(proxy.handle(request, handled).await) })
+                    }
+                    Some(route) => {
+                        let api = api.clone();
+                        Box::pin(async move { Ok(api.answer(route, request, handled).await) })
+                    }
+                };
+            answering
+        };
+        let serving = downstream::serve(stream, peer, Rc::clone(&self.shared), handle);
+        tokio::task::spawn_local(async move {
+            serving.await;
+            drop(open);
+        });
+    }
+}
+
+/// An open connection, counted until it is dropped.
+struct Open {
+    open: Arc<[AtomicUsize]>,
+    index: usize,
+    gauge: Gauge,
+}
+
+impl Open {
+    fn count(open: Arc<[AtomicUsize]>, index: usize, gauge: Gauge) -> Self {
+        open[index].fetch_add(1, Relaxed);
+        gauge.increment(1);
+        Self { open, index, gauge }
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.open[self.index].fetch_sub(1, Relaxed);
+        self.gauge.decrement(1);
+    }
+}
