@@ -282,7 +282,7 @@ impl Exchange<'_> {
             is_stream: is_event_stream(&answer.head),
             error_events: settings.stream_error_events,
         });
-        let mut response = Response::new(ObservedBody::Relay(relay));
+        let mut response = Response::new(ObservedBody::Relay(Box::new(relay)));
         *response.status_mut() = status;
         *response.headers_mut() = answer.head.headers;
         response

@@ -27,8 +27,8 @@ enum Phase {
 /// The state of one client connection.
 #[derive(Debug)]
 pub struct ConnState {
-    /// Who is at the other end.
-    pub peer: SocketAddr,
+    /// Who is at the other end: the address as `X-Forwarded-For` has it.
+    peer: Box<str>,
     pub(super) deadline: Rc<Deadline>,
     request_deadline: Rc<Deadline>,
     timeouts: Timeouts,
@@ -47,7 +47,7 @@ impl ConnState {
         // The first bytes are due as soon as a head is.
         deadline.set(shared.timeouts.client_head);
         Rc::new(Self {
-            peer,
+            peer: peer.ip().to_canonical().to_string().into(),
             deadline,
             request_deadline: shared.watch.deadline(),
             timeouts: shared.timeouts.clone(),
@@ -167,10 +167,10 @@ impl Handled {
 pub struct Serving(Handled);
 
 impl Serving {
-    /// Who sent it.
+    /// The address of who sent it.
     #[must_use]
-    pub fn peer(&self) -> SocketAddr {
-        self.0.conn.peer
+    pub fn peer(&self) -> &str {
+        &self.0.conn.peer
     }
 
     /// The request's deadline.

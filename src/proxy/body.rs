@@ -29,8 +29,8 @@ pub enum ObservedBody {
         /// Ends the request when dropped.
         serving: Serving,
     },
-    /// An engine's.
-    Relay(Relay),
+    /// An engine's; boxed, since hyper moves a body several times.
+    Relay(Box<Relay>),
 }
 
 /// An engine's body on its way.

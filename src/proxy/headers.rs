@@ -4,10 +4,8 @@
 //! but for fields whose loss would change the request's meaning. What says who
 //! the client is comes from the socket, never from the client.
 
-use std::net::{IpAddr, SocketAddr};
-
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
-use http::{Method, Version, request};
+use http::{Method, StatusCode, Version, request};
 
 use crate::fleet::EngineUrl;
 use crate::upstream::{AnswerHead, Framing};
@@ -129,8 +127,8 @@ pub struct Outgoing<'a> {
     pub head: &'a request::Parts,
     /// The id that it goes by.
     pub request_id: &'a HeaderValue,
-    /// Who sent it.
-    pub peer: SocketAddr,
+    /// The address of who sent it.
+    pub peer: &'a str,
     /// How its body will be framed.
     pub framing: RequestFraming,
     /// Whether it asks to switch protocols.
@@ -165,7 +163,7 @@ pub fn for_engine(outgoing: &Outgoing<'_>, engine: &EngineUrl) -> Vec<u8> {
     }
     field(&mut out, b"x-request-id", outgoing.request_id.as_bytes());
     out.extend_from_slice(b"x-forwarded-for: ");
-    push_ip(&mut out, outgoing.peer.ip());
+    out.extend_from_slice(outgoing.peer.as_bytes());
     out.extend_from_slice(b"\r\nx-forwarded-proto: http\r\nvia: ");
     out.extend_from_slice(via(head.version));
     out.extend_from_slice(b"\r\n");
@@ -229,36 +227,31 @@ fn join_cookies(out: &mut Vec<u8>, headers: &HeaderMap) {
     }
 }
 
-fn decimal(out: &mut Vec<u8>, number: u64) {
-    use std::io::Write as _;
-    // Writing to a Vec cannot fail.
-    let _ = write!(out, "{number}");
-}
-
-fn push_ip(out: &mut Vec<u8>, ip: IpAddr) {
-    use std::io::Write as _;
-    // Writing to a Vec cannot fail.
-    let _ = write!(out, "{}", ip.to_canonical());
+/// Without the formatting machinery, which costs a third of the whole head.
+fn decimal(out: &mut Vec<u8>, mut number: u64) {
+    let mut digits = [0; 20];
+    let mut from = digits.len();
+    loop {
+        from -= 1;
+        digits[from] = b'0' + (number % 10) as u8;
+        number /= 10;
+        if number == 0 {
+            break;
+        }
+    }
+    out.extend_from_slice(&digits[from..]);
 }
 
 /// Makes an engine's head the one that the client gets.
 pub fn for_client(answer: &mut AnswerHead, request_id: &HeaderValue) {
     let headers = &mut answer.headers;
-    for name in nominated(headers) {
-        headers.remove(name);
-    }
-    if headers.contains_key(header::CONNECTION) {
-        headers.remove(header::CONNECTION);
-        headers.remove("keep-alive");
-        headers.remove("proxy-connection");
-    }
-    let chunked = headers.remove(header::TRANSFER_ENCODING).is_some();
-    headers.remove(header::TE);
-    headers.remove(header::TRAILER);
-    headers.remove(header::PROXY_AUTHENTICATE);
-    if answer.status.as_u16() != 101 {
-        headers.remove(header::UPGRADE);
-    }
+    // Most answers have none of these: one look at the names is cheaper than
+    // removing each.
+    let chunked = if headers.keys().any(is_hop_by_hop) {
+        drop_hop_by_hop(headers, answer.status)
+    } else {
+        false
+    };
     match answer.framing {
         // One field, whatever the engine wrote twice.
         Framing::Length(length) => {
@@ -275,6 +268,19 @@ pub fn for_client(answer: &mut AnswerHead, request_id: &HeaderValue) {
     }
     headers.append(header::VIA, VIA);
     headers.insert(REQUEST_ID, request_id.clone());
+}
+
+/// Drops them; tells whether the body is chunked.
+fn drop_hop_by_hop(headers: &mut HeaderMap, status: StatusCode) -> bool {
+    let chunked = headers.contains_key(header::TRANSFER_ENCODING);
+    let mut drop = nominated(headers);
+    drop.extend(headers.keys().filter(|name| is_hop_by_hop(name)).cloned());
+    for name in drop {
+        if status != StatusCode::SWITCHING_PROTOCOLS || name != header::UPGRADE {
+            headers.remove(name);
+        }
+    }
+    chunked
 }
 
 #[cfg(test)]

@@ -20,7 +20,7 @@ const SCRATCH: usize = 64 << 10;
 /// A worker's idle connections, and the read buffer that its streams share.
 #[derive(Debug)]
 pub struct Pool {
-    idle: RefCell<HashMap<u64, Vec<Idle>>>,
+    idle: RefCell<HashMap<u64, Vec<Idle>, foldhash::fast::RandomState>>,
     scratch: RefCell<Vec<u8>>,
     most_per_engine: usize,
     idle_for: Duration,

@@ -17,7 +17,7 @@ use tokio::net::TcpStream;
 use crate::net;
 
 /// Slices that one writev(2) takes at most.
-const SLICES: usize = 32;
+const SLICES: usize = 16;
 
 /// The client broke its own request: a bad chunk, or it left mid-body.
 #[derive(Debug, thiserror::Error)]

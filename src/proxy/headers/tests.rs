@@ -13,7 +13,7 @@ fn sent(request: Request<()>, framing: RequestFraming) -> String {
         upgrade: asks_upgrade(&head),
         head: &head,
         request_id: &id,
-        peer: "[::ffff:10.1.2.3]:5".parse().unwrap(),
+        peer: "10.1.2.3",
         framing,
     };
     String::from_utf8(for_engine(&outgoing, &engine())).unwrap()
