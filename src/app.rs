@@ -73,44 +73,29 @@ pub fn build(config: Config, records: Option<RecordSink>) -> anyhow::Result<App>
     let drain = DrainWatch::default();
     let cards = Arc::new(ModelCards::new(&published.load()));
     let (control, asked) = mpsc::channel(QUEUE);
-    let settings = ProxySettings {
-        budget: Budget::new(config.limits.peek_budget_bytes),
-        limits: config.limits,
-        timeouts: config.timeouts.clone(),
-        metrics: metrics.process(),
-        drain: drain.clone(),
-        stream_error_events: config.stream_error_events,
-        records,
+    let template = WorkerTemplate {
+        published: Arc::clone(&published),
+        settings: ProxySettings {
+            budget: Budget::new(config.limits.peek_budget_bytes),
+            limits: config.limits,
+            timeouts: config.timeouts.clone(),
+            metrics: metrics.process(),
+            drain: drain.clone(),
+            stream_error_events: config.stream_error_events,
+            records,
+        },
+        api: Api {
+            control,
+            models: Arc::clone(&cards),
+            drain: drain.clone(),
+        },
     };
-    let api = Api {
-        control,
-        models: Arc::clone(&cards),
-        drain: drain.clone(),
-    };
-    let open: Arc<[AtomicUsize]> = (0..config.workers.max(1))
-        .map(|_| AtomicUsize::new(0))
-        .collect();
-    let mut threads = Vec::new();
-    for index in 0..open.len() {
-        let spec = worker::WorkerSpec {
-            index,
-            listener: net::share(&listener)?,
-            published: Arc::clone(&published),
-            settings: settings.clone(),
-            api: api.clone(),
-            open: Arc::clone(&open),
-        };
-        threads.push(thread(&format!("worker-{index}"), move || {
-            worker::run(spec)
-        })?);
-    }
-    // The workers hold the only senders: when they are gone, so is control.
-    drop(api);
-    let published_to_control = Arc::clone(&published);
+    let (open, mut threads) = start_workers(&template, &listener, config.workers)?;
+    let (seen, timeouts) = (Arc::clone(&published), config.timeouts);
     threads.push(thread("control", move || {
-        run_control(config.timeouts, |pool| {
+        run_control(&timeouts, |pool| {
             let control = Control {
-                published: published_to_control,
+                published: seen,
                 exporter: metrics.handle(),
                 models,
                 cards,
@@ -129,8 +114,42 @@ pub fn build(config: Config, records: Option<RecordSink>) -> anyhow::Result<App>
     })
 }
 
+/// What all workers are made from.
+struct WorkerTemplate {
+    published: Arc<ArcSwap<Snapshot>>,
+    settings: ProxySettings,
+    api: Api,
+}
+
+type OpenCounts = Arc<[AtomicUsize]>;
+
+/// Starts the workers. Once `build` has returned they hold the only senders to
+/// the control thread: when they are gone, so is control.
+fn start_workers(
+    template: &WorkerTemplate,
+    listener: &std::net::TcpListener,
+    count: usize,
+) -> io::Result<(OpenCounts, Vec<JoinHandle<()>>)> {
+    let open: OpenCounts = (0..count.max(1)).map(|_| AtomicUsize::new(0)).collect();
+    let mut threads = Vec::with_capacity(open.len() + 1);
+    for index in 0..open.len() {
+        let spec = worker::WorkerSpec {
+            index,
+            listener: net::share(listener)?,
+            published: Arc::clone(&template.published),
+            settings: template.settings.clone(),
+            api: template.api.clone(),
+            open: Arc::clone(&open),
+        };
+        threads.push(thread(&format!("worker-{index}"), move || {
+            worker::run(spec)
+        })?);
+    }
+    Ok((open, threads))
+}
+
 fn run_control<F: Future<Output = ()>>(
-    timeouts: Timeouts,
+    timeouts: &Timeouts,
     work: impl FnOnce(std::rc::Rc<Pool>) -> F,
 ) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()

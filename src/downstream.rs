@@ -126,6 +126,7 @@ where
     let service = service_fn(move |request| handle(request, handled.clone()));
     let mut conn = hyper::server::conn::http1::Builder::new()
         .max_buf_size(MAX_BUFFER)
+        .max_header_size(MAX_BUFFER)
         .serve_connection(io, service);
     let mut gone = pin!(stream.ready(Interest::PRIORITY));
     let (mut left, mut stopping) = (false, false);

@@ -17,6 +17,9 @@ pub mod upstream;
 pub mod api;
 pub mod worker;
 
+pub mod demo;
+pub mod sim;
+
 pub mod drain;
 pub mod metrics;
 pub mod net;

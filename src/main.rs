@@ -3,14 +3,17 @@
 use std::process::ExitCode;
 
 use clap::Parser as _;
-use pilotfish::cli::{Cli, UsageError};
-use pilotfish::{app, telemetry};
+use pilotfish::cli::{Cli, Command, EngineArgs, ProxyArgs, UsageError};
+use pilotfish::sim::SimEngine;
+use pilotfish::{app, demo, telemetry};
 
 #[cfg(feature = "mimalloc")]
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
+    // Huge pages would make an idle process of 5 MiB one of 15.
+    let _ = nix::sys::prctl::set_thp_disable(true);
     let cli = Cli::parse();
     match run(&cli) {
         Ok(()) => ExitCode::SUCCESS,
@@ -24,7 +27,22 @@ fn main() -> ExitCode {
 
 fn run(cli: &Cli) -> anyhow::Result<()> {
     telemetry::init(&cli.proxy.log_level, cli.proxy.log_format)?;
-    let app = app::build(cli.proxy.config()?, None)?;
+    match &cli.command {
+        Some(Command::Demo { port }) => demo::run(*port),
+        Some(Command::Engine(args)) => engine(args),
+        None => proxy(&cli.proxy),
+    }
+}
+
+fn proxy(args: &ProxyArgs) -> anyhow::Result<()> {
+    let app = app::build(args.config()?, None)?;
     tracing::info!(address = %app.address, "serving");
     app::until_stopped(app)
+}
+
+fn engine(args: &EngineArgs) -> anyhow::Result<()> {
+    let engine = SimEngine::start(args.config())?;
+    tracing::info!(address = %engine.address, models = ?args.model, "a simulated engine serves");
+    engine.join();
+    Ok(())
 }

@@ -19,6 +19,7 @@ mod pool;
 mod upload;
 
 pub use answer::AnswerBody;
+pub(crate) use codec::Decoder;
 pub use codec::{AnswerHead, Framing, ProtocolFault};
 pub use fetch::{FetchError, fetch};
 pub use link::{Fault, Link, Reading};

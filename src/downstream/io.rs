@@ -7,7 +7,7 @@ use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Buf, BufMut as _, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
@@ -15,6 +15,9 @@ use super::Shared;
 use super::conn::ConnState;
 use crate::drain::DrainPhase;
 use crate::net;
+
+/// Bytes of one read while a head is expected.
+const HEAD_READ: usize = 16 << 10;
 
 /// A client's socket; tells the connection's state what passes.
 #[derive(Debug)]
@@ -35,7 +38,13 @@ impl AsyncRead for ClientIo {
         cx: &mut Context<'_>,
         into: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let read = std::task::ready!(net::poll_read(&self.stream, cx, into))?;
+        // A head is measured between two reads: small ones keep to its bound.
+        let most = if self.state.is_serving() {
+            usize::MAX
+        } else {
+            HEAD_READ
+        };
+        let read = std::task::ready!(net::poll_read(&self.stream, cx, &mut into.limit(most)))?;
         if read > 0 {
             self.state.head_begins();
         }

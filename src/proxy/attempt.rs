@@ -71,6 +71,9 @@ impl Sending<'_> {
             let Some(engine) = decide(self.policy, &self.model.candidates, &tried) else {
                 break;
             };
+            if last.is_some() {
+                self.metrics.retries_unsent.increment(1);
+            }
             meter.chosen(engine, self.policy.name());
             let slot = InFlight::take(Arc::clone(engine));
             tried.add(engine);
@@ -91,7 +94,6 @@ impl Sending<'_> {
             match fault {
                 Fault::Unsent(_) => {
                     slot.settle(Outcome::Failure);
-                    self.metrics.retries_unsent.increment(1);
                     last = Some(fault);
                 }
                 Fault::Client(e) => return Err(ProxyError::BodyBroke(e.0.to_string())),

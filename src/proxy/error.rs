@@ -4,7 +4,6 @@
 //! never pass here.
 
 use http::StatusCode;
-use serde_json::json;
 
 use super::peek::PeekFault;
 
@@ -82,92 +81,72 @@ impl ProxyError {
     /// The body: `{"error": {message, type, param, code}}`.
     #[must_use]
     pub fn body(&self) -> Vec<u8> {
-        let row = self.row();
-        let error = json!({
-            "message": self.to_string(),
-            "type": row.kind,
-            "param": row.param,
-            "code": row.code,
-        });
-        json!({ "error": error }).to_string().into_bytes()
+        let Row {
+            kind, code, param, ..
+        } = self.row();
+        // By hand, so that the keys come in the order that OpenAI's have.
+        let text = |value: &str| serde_json::Value::from(value).to_string();
+        let message = text(&self.to_string());
+        let param = param.map_or("null".to_owned(), text);
+        let [kind, code] = [kind, code].map(text);
+        format!(
+            r#"{{"error":{{"message":{message},"type":{kind},"param":{param},"code":{code}}}}}"#
+        )
+        .into_bytes()
     }
 
     fn row(&self) -> Row {
-        const INVALID: &str = "invalid_request_error";
-        const SERVER: &str = "server_error";
-        let (status, kind, code, param) = match self {
-            Self::Body(PeekFault::Duplicate(key) | PeekFault::TooLong(key)) => (
-                StatusCode::BAD_REQUEST,
-                INVALID,
-                "invalid_value",
-                Some(*key),
-            ),
-            Self::Body(PeekFault::Syntax { .. }) => {
-                (StatusCode::BAD_REQUEST, INVALID, "invalid_json", None)
+        let model = Some("model");
+        match self {
+            Self::Body(PeekFault::Duplicate(key) | PeekFault::TooLong(key)) => {
+                Row::client(StatusCode::BAD_REQUEST, "invalid_value", Some(key))
             }
-            Self::NotAnObject => (StatusCode::BAD_REQUEST, INVALID, "invalid_json", None),
-            Self::NoModel => (
-                StatusCode::BAD_REQUEST,
-                INVALID,
-                "missing_model",
-                Some("model"),
-            ),
-            Self::BadModel => (
-                StatusCode::BAD_REQUEST,
-                INVALID,
-                "invalid_value",
-                Some("model"),
-            ),
-            Self::Encoded => (
+            Self::Body(PeekFault::Syntax { .. }) | Self::NotAnObject => {
+                Row::client(StatusCode::BAD_REQUEST, "invalid_json", None)
+            }
+            Self::NoModel => Row::client(StatusCode::BAD_REQUEST, "missing_model", model),
+            Self::BadModel => Row::client(StatusCode::BAD_REQUEST, "invalid_value", model),
+            Self::Encoded => Row::client(
                 StatusCode::UNSUPPORTED_MEDIA_TYPE,
-                INVALID,
                 "unsupported_encoding",
                 None,
             ),
-            Self::BodyBroke(_) => (StatusCode::BAD_REQUEST, INVALID, "incomplete_body", None),
-            Self::BodyLate => (
-                StatusCode::REQUEST_TIMEOUT,
-                INVALID,
-                "request_timeout",
-                None,
-            ),
-            Self::BodyTooLarge(_) => (
-                StatusCode::PAYLOAD_TOO_LARGE,
-                INVALID,
-                "request_too_large",
-                Some("model"),
-            ),
-            Self::OutOfMemory => (StatusCode::SERVICE_UNAVAILABLE, SERVER, "overloaded", None),
-            Self::Method(_) => (
-                StatusCode::METHOD_NOT_ALLOWED,
-                INVALID,
-                "method_not_allowed",
-                None,
-            ),
-            Self::ModelNotFound(_) => (
-                StatusCode::NOT_FOUND,
-                INVALID,
-                "model_not_found",
-                Some("model"),
-            ),
-            Self::ModelUnavailable(_) => (
-                StatusCode::SERVICE_UNAVAILABLE,
-                SERVER,
-                "model_unavailable",
-                Some("model"),
-            ),
-            Self::NoEngine => (
-                StatusCode::SERVICE_UNAVAILABLE,
-                SERVER,
-                "no_available_engine",
-                None,
-            ),
-            Self::EngineFailed(_) => (StatusCode::BAD_GATEWAY, SERVER, "engine_error", None),
-            Self::EngineLate => (StatusCode::GATEWAY_TIMEOUT, SERVER, "engine_timeout", None),
-        };
-        Row {
+            Self::BodyBroke(_) => Row::client(StatusCode::BAD_REQUEST, "incomplete_body", None),
+            Self::BodyLate => Row::client(StatusCode::REQUEST_TIMEOUT, "request_timeout", None),
+            Self::BodyTooLarge(_) => {
+                Row::client(StatusCode::PAYLOAD_TOO_LARGE, "request_too_large", model)
+            }
+            Self::Method(_) => {
+                Row::client(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", None)
+            }
+            Self::ModelNotFound(_) => Row::client(StatusCode::NOT_FOUND, "model_not_found", model),
+            Self::OutOfMemory => Row::server(StatusCode::SERVICE_UNAVAILABLE, "overloaded", None),
+            Self::ModelUnavailable(_) => {
+                Row::server(StatusCode::SERVICE_UNAVAILABLE, "model_unavailable", model)
+            }
+            Self::NoEngine => {
+                Row::server(StatusCode::SERVICE_UNAVAILABLE, "no_available_engine", None)
+            }
+            Self::EngineFailed(_) => Row::server(StatusCode::BAD_GATEWAY, "engine_error", None),
+            Self::EngineLate => Row::server(StatusCode::GATEWAY_TIMEOUT, "engine_timeout", None),
+        }
+    }
+}
+
+impl Row {
+    fn client(status: StatusCode, code: &'static str, param: Option<&'static str>) -> Self {
+        Self {
             status,
-            kind,
+            kind: "invalid_request_error",
+            code,
+            param,
+        }
+    }
+
+    fn server(status: StatusCode, code: &'static str, param: Option<&'static str>) -> Self {
+        Self {
+            status,
+            kind: "server_error",
             code,
             param,
         }

@@ -11,7 +11,7 @@ mod number;
 mod text;
 
 use number::Number;
-use text::{Held, Text, plain_run};
+use text::{Held, Text};
 
 /// Nested arrays and objects at most; CPython's parser stops near 1,000.
 const MAX_DEPTH: usize = 1024;
@@ -319,7 +319,7 @@ impl Scanner {
     fn in_text(&mut self, input: &[u8], from: usize) -> Result<usize, PeekFault> {
         let mut i = from;
         if self.text.is_plain() {
-            let run = plain_run(&input[i..]);
+            let run = self.text.skip(&input[i..]);
             self.text
                 .keep(&input[i..i + run])
                 .map_err(|()| self.too_long())?;

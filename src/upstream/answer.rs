@@ -108,6 +108,9 @@ impl AnswerBody {
             if self.decoder.ended() {
                 return Poll::Ready(None);
             }
+            if let Some(fault) = self.decoder.fault() {
+                return Poll::Ready(Some(Err(fault.into())));
+            }
             let decoded = if self.rest.is_empty() {
                 let Some(link) = &self.link else {
                     return Poll::Ready(None);

@@ -197,25 +197,27 @@ fn connection_says(headers: &HeaderMap, option: &str) -> bool {
 
 /// What one call of [`Decoder::decode`] made of its input.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Decoded {
+pub(crate) struct Decoded {
     /// Body bytes.
-    pub(super) data: Bytes,
+    pub(crate) data: Bytes,
     /// Input bytes used; less than given only at the end of the body.
-    pub(super) used: usize,
+    pub(crate) used: usize,
 }
 
 /// Finds a body's bytes and its end in what the engine sends.
 #[derive(Debug)]
-pub(super) enum Decoder {
+pub(crate) enum Decoder {
     Length(u64),
     Chunked(Chunk),
     UntilClose,
     Ended,
+    /// Broken; what came before has been given out.
+    Broken(ProtocolFault),
 }
 
 /// Where in chunked framing the next byte stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Chunk {
+pub(crate) struct Chunk {
     at: At,
     /// The chunk's size so far, or what is left of its data.
     left: u64,
@@ -239,7 +241,7 @@ enum At {
 }
 
 impl Decoder {
-    pub(super) fn new(framing: Framing) -> Self {
+    pub(crate) fn new(framing: Framing) -> Self {
         match framing {
             Framing::Empty => Self::Ended,
             Framing::Length(length) => Self::Length(length),
@@ -252,8 +254,16 @@ impl Decoder {
         }
     }
 
-    pub(super) fn ended(&self) -> bool {
+    pub(crate) fn ended(&self) -> bool {
         matches!(self, Self::Ended)
+    }
+
+    /// What broke it, once all that came before has been given out.
+    pub(super) fn fault(&self) -> Option<ProtocolFault> {
+        match self {
+            Self::Broken(fault) => Some(*fault),
+            _ => None,
+        }
     }
 
     /// Whether the engine's closing now is the body's proper end.
@@ -266,12 +276,12 @@ impl Decoder {
         match self {
             Self::Length(left) => Some(*left),
             Self::Ended => Some(0),
-            Self::Chunked(_) | Self::UntilClose => None,
+            Self::Chunked(_) | Self::UntilClose | Self::Broken(_) => None,
         }
     }
 
     /// Takes body bytes out of `input`; `own` makes `Bytes` of a part of it.
-    pub(super) fn decode(
+    pub(crate) fn decode(
         &mut self,
         input: &[u8],
         own: impl Fn(&[u8]) -> Bytes,
@@ -290,7 +300,14 @@ impl Decoder {
             }
             Self::Chunked(chunk) => {
                 let mut sink = Sink::default();
-                let (used, ended) = chunk.advance(input, &mut sink)?;
+                let (used, ended) = match chunk.advance(input, &mut sink) {
+                    Ok(advanced) => advanced,
+                    Err(fault) if sink.is_empty() => return Err(fault),
+                    Err(fault) => {
+                        *self = Self::Broken(fault);
+                        (input.len(), false)
+                    }
+                };
                 if ended {
                     *self = Self::Ended;
                 }
@@ -307,6 +324,7 @@ impl Decoder {
                 data: Bytes::new(),
                 used: 0,
             }),
+            Self::Broken(fault) => Err(*fault),
         }
     }
 }
@@ -320,6 +338,10 @@ struct Sink {
 }
 
 impl Sink {
+    fn is_empty(&self) -> bool {
+        self.first.is_empty()
+    }
+
     fn push(&mut self, input: &[u8], range: std::ops::Range<usize>) {
         if self.first.is_empty() {
             self.first = range;

@@ -12,6 +12,7 @@ fn head(text: &str) -> Result<Option<(AnswerHead, usize)>, ProtocolFault> {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table")]
 fn framing_follows_the_rfc() {
     let cases = [
         ("200 OK\r\ncontent-length: 5", Ok(Framing::Length(5)), true),

@@ -1,0 +1,105 @@
+//! Failing on demand: by `--fault`, or by a request's `x-sim-fault` field.
+
+use std::str::FromStr;
+use std::time::Duration;
+
+/// The request field that asks for a fault; only simulated engines honour it.
+pub const FIELD: &str = "x-sim-fault";
+
+/// One way to fail.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fault {
+    /// Answer with this status.
+    Status(u16),
+    /// Answer 429 with `Retry-After` of so many seconds.
+    Busy(u32),
+    /// Close without a byte of an answer.
+    Refuse,
+    /// Reset without a byte of an answer.
+    ResetBeforeHead,
+    /// Reset after so many events.
+    ResetAfter(usize),
+    /// End the connection cleanly after so many events, in the midst of the
+    /// chunked body.
+    TruncateAfter(usize),
+    /// Send bytes that are no chunk after so many events.
+    GarbageAfter(usize),
+    /// Fall silent after so many events.
+    StallAfter(usize),
+    /// Never answer.
+    Hang,
+    /// Answer late.
+    SlowHead(Duration),
+    /// Answer before the upload has ended, and read no more of it.
+    Early,
+    /// Restart: every connection breaks, every counter starts anew.
+    Restart,
+}
+
+/// Why a text is no fault.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error(
+    "'{0}' is no fault; expected status=CODE, busy=SECONDS, refuse, reset-before-head, \
+     reset-after=EVENTS, truncate-after=EVENTS, garbage-after=EVENTS, stall-after=EVENTS, \
+     hang, slow-head=MILLISECONDS, early or restart"
+)]
+pub struct NoFault(String);
+
+impl FromStr for Fault {
+    type Err = NoFault;
+
+    fn from_str(text: &str) -> Result<Self, NoFault> {
+        let (name, value) = text.split_once('=').unwrap_or((text, ""));
+        let bad = || NoFault(text.to_owned());
+        let count = || value.parse::<usize>().map_err(|_| bad());
+        Ok(match (name, value) {
+            ("refuse", "") => Self::Refuse,
+            ("reset-before-head", "") => Self::ResetBeforeHead,
+            ("hang", "") => Self::Hang,
+            ("early", "") => Self::Early,
+            ("restart", "") => Self::Restart,
+            ("status", _) => {
+                let code = value.parse().ok().filter(|code| (200..600).contains(code));
+                Self::Status(code.ok_or_else(bad)?)
+            }
+            ("busy", _) => Self::Busy(value.parse().map_err(|_| bad())?),
+            ("slow-head", _) => {
+                Self::SlowHead(Duration::from_millis(value.parse().map_err(|_| bad())?))
+            }
+            ("reset-after", _) => Self::ResetAfter(count()?),
+            ("truncate-after", _) => Self::TruncateAfter(count()?),
+            ("garbage-after", _) => Self::GarbageAfter(count()?),
+            ("stall-after", _) => Self::StallAfter(count()?),
+            _ => return Err(bad()),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn faults_are_read_and_mistakes_explained() {
+        for (text, fault) in [
+            ("status=503", Fault::Status(503)),
+            ("busy=7", Fault::Busy(7)),
+            ("hang", Fault::Hang),
+            ("reset-after=3", Fault::ResetAfter(3)),
+            ("slow-head=250", Fault::SlowHead(Duration::from_millis(250))),
+        ] {
+            assert_eq!(text.parse(), Ok(fault));
+        }
+        for text in [
+            "",
+            "hang=1",
+            "status=99",
+            "status=x",
+            "nonsense",
+            "stall-after=",
+        ] {
+            let error = text.parse::<Fault>().unwrap_err().to_string();
+            assert!(error.contains("status=CODE"), "{text}: {error}");
+        }
+    }
+}

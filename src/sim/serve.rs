@@ -1,0 +1,303 @@
+//! One connection of the simulated engine: requests in, answers or faults out.
+
+use std::io;
+use std::net::TcpListener as StdListener;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use tokio::net::TcpStream;
+
+use super::answer::{Api, Job, card, embeddings, error};
+use super::engine::State;
+use super::faults::{FIELD, Fault};
+use super::speed::TOKEN_BYTES;
+use super::wire::{Answer, Request, Wire};
+use crate::net;
+
+/// Tokens of one block of the KV cache.
+const BLOCK_TOKENS: usize = 16;
+
+pub(super) async fn accept(listener: StdListener, state: Arc<State>) -> io::Result<()> {
+    let listener = net::register(listener)?;
+    loop {
+        let (stream, _) = net::accept(&listener).await?;
+        let state = Arc::clone(&state);
+        tokio::spawn(async move {
+            let mut life = state.life.subscribe();
+            let born = *life.borrow_and_update();
+            tokio::select! {
+                // A client's broken connection is its own affair.
+                _ = connection(stream, &state) => {}
+                _ = life.wait_for(|life| *life != born) => {}
+            }
+        });
+    }
+}
+
+async fn connection(stream: TcpStream, state: &State) -> io::Result<()> {
+    let mut wire = Wire::new(stream);
+    while let Some(request) = wire.head().await? {
+        let named = request.field(FIELD).and_then(|text| text.parse().ok());
+        let generates = request.method == "POST";
+        let fault = named.or_else(|| state.config.fault.clone().filter(|_| generates));
+        if !meet(fault.as_ref(), &mut wire, state).await? {
+            return Ok(());
+        }
+        let body = wire.body(&request).await?;
+        let whole = match fault {
+            Some(Fault::Status(status)) => {
+                let message = error("a fault on demand", "SimulatedError", status);
+                wire.answer(&Answer::json(status, &message)).await?;
+                true
+            }
+            Some(Fault::Busy(seconds)) => {
+                let mut answer = Answer::json(429, &error("too busy", "RateLimitError", 429));
+                answer.extra = format!("retry-after: {seconds}\r\n");
+                wire.answer(&answer).await?;
+                true
+            }
+            fault => respond(&request, &body, fault.as_ref(), &mut wire, state).await?,
+        };
+        if !whole {
+            return Ok(());
+        }
+    }
+    Ok(())
+}
+
+/// Faults that come before the body is read; false ends the connection.
+async fn meet(fault: Option<&Fault>, wire: &mut Wire, state: &State) -> io::Result<bool> {
+    match fault {
+        Some(Fault::Refuse) => return Ok(false),
+        Some(Fault::ResetBeforeHead) => {
+            net::reset_on_close(&wire.stream);
+            return Ok(false);
+        }
+        Some(Fault::Hang) => {
+            wire.gone().await;
+            state.gauges.aborted.fetch_add(1, Relaxed);
+            return Ok(false);
+        }
+        Some(Fault::SlowHead(delay)) => tokio::time::sleep(*delay).await,
+        Some(Fault::Early) => {
+            let mut answer = Answer::json(413, &error("too large", "BadRequestError", 413));
+            answer.extra = "connection: close\r\n".to_owned();
+            wire.answer(&answer).await?;
+            // Closing with unread bytes would be a reset, and eat the answer.
+            wire.gone().await;
+            return Ok(false);
+        }
+        Some(Fault::Restart) => {
+            state.gauges.restart();
+            state.life.send_modify(|life| *life += 1);
+            return Ok(false);
+        }
+        _ => {}
+    }
+    Ok(true)
+}
+
+async fn respond(
+    request: &Request,
+    body: &[u8],
+    fault: Option<&Fault>,
+    wire: &mut Wire,
+    state: &State,
+) -> io::Result<bool> {
+    let path = request.path.split('?').next().unwrap_or("");
+    let models = &state.config.models;
+    let answer = match (request.method.as_str(), path) {
+        ("GET", "/health") => Answer {
+            status: 200,
+            kind: "text/plain",
+            extra: String::new(),
+            body: String::new(),
+        },
+        ("GET", "/version") => Answer::json(200, &json!({"version": "0.11.0-sim"})),
+        ("GET", "/v1/models") => {
+            let cards: Vec<Value> = models.iter().map(|model| card(model)).collect();
+            Answer::json(200, &json!({"object": "list", "data": cards}))
+        }
+        ("GET", "/metrics") => Answer {
+            status: 200,
+            kind: "text/plain; version=0.0.4; charset=utf-8",
+            extra: String::new(),
+            body: (state.gauges).render(
+                models.first().map_or("", String::as_str),
+                state.config.speed.cache_blocks,
+            ),
+        },
+        ("POST", "/v1/chat/completions" | "/v1/completions" | "/v1/embeddings") => {
+            match checked(body, models) {
+                Ok(body) if path == "/v1/embeddings" => Answer::json(200, &embeddings(&body)),
+                Ok(body) => {
+                    let chat = path == "/v1/chat/completions";
+                    let api = if chat { Api::Chat } else { Api::Text };
+                    let id = state.requests.fetch_add(1, Relaxed);
+                    return generate(&Job::read(api, id, &body), fault, wire, state).await;
+                }
+                Err(answer) => answer,
+            }
+        }
+        _ => Answer::json(404, &json!({"detail": "Not Found"})),
+    };
+    wire.answer(&answer).await?;
+    Ok(true)
+}
+
+/// The body, if it is JSON and names one of our models.
+fn checked(body: &[u8], models: &[String]) -> Result<Value, Answer> {
+    let parsed: Value = serde_json::from_slice(body).map_err(|e| {
+        Answer::json(
+            400,
+            &error(&format!("invalid JSON: {e}"), "BadRequestError", 400),
+        )
+    })?;
+    let model = parsed["model"].as_str().unwrap_or("");
+    if models.iter().any(|known| known == model) {
+        return Ok(parsed);
+    }
+    let message = format!("The model `{model}` does not exist.");
+    Err(Answer::json(404, &error(&message, "NotFoundError", 404)))
+}
+
+/// Counts up while it lives.
+struct Counted<'a>(&'a AtomicU64, u64);
+
+impl<'a> Counted<'a> {
+    fn add(gauge: &'a AtomicU64, by: u64) -> Self {
+        gauge.fetch_add(by, Relaxed);
+        Self(gauge, by)
+    }
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(self.1, Relaxed);
+    }
+}
+
+/// Runs a job, unless its client leaves.
+async fn generate(
+    job: &Job,
+    fault: Option<&Fault>,
+    wire: &mut Wire,
+    state: &State,
+) -> io::Result<bool> {
+    let began = Instant::now();
+    let gauges = &state.gauges;
+    let waiting = Counted::add(&gauges.waiting, 1);
+    let slot = tokio::select! {
+        slot = state.slots.acquire() => slot,
+        () = wire.gone() => return Ok(aborted(state)),
+    };
+    drop(waiting);
+    let _running = Counted::add(&gauges.running, 1);
+    let tokens = job.prompt_tokens();
+    let blocks = ((tokens + job.tokens) / BLOCK_TOKENS + 1) as u64;
+    let _blocks = Counted::add(&gauges.kv_blocks, blocks);
+    let hits = match state.cache.lock() {
+        Ok(mut cache) => cache.hit(job.prompt.as_bytes()),
+        Err(_) => 0,
+    };
+    gauges.prompt_tokens.fetch_add(tokens as u64, Relaxed);
+    gauges
+        .prefix_queries
+        .fetch_add((job.prompt.len() / TOKEN_BYTES) as u64, Relaxed);
+    gauges.prefix_hits.fetch_add(hits as u64, Relaxed);
+    if !pause(
+        state.config.speed.prefill(tokens.saturating_sub(hits)),
+        wire,
+    )
+    .await
+    {
+        return Ok(aborted(state));
+    }
+    gauges.first_token(began.elapsed());
+    let whole = if job.stream {
+        stream(job, fault, wire, state).await?
+    } else {
+        let rest = state.config.speed.decode(gauges.running.load(Relaxed)) * steps(job);
+        if !pause(rest, wire).await {
+            return Ok(aborted(state));
+        }
+        gauges
+            .generation_tokens
+            .fetch_add(job.tokens as u64, Relaxed);
+        wire.answer(&Answer::json(200, &job.whole())).await?;
+        true
+    };
+    drop(slot);
+    if whole {
+        gauges.succeeded.fetch_add(1, Relaxed);
+    }
+    Ok(whole)
+}
+
+fn steps(job: &Job) -> u32 {
+    u32::try_from(job.tokens - 1).unwrap_or(u32::MAX)
+}
+
+fn aborted(state: &State) -> bool {
+    state.gauges.aborted.fetch_add(1, Relaxed);
+    false
+}
+
+/// Sleeps; false when the client left meanwhile.
+async fn pause(time: Duration, wire: &mut Wire) -> bool {
+    if time.is_zero() {
+        return true;
+    }
+    tokio::select! {
+        () = tokio::time::sleep(time) => true,
+        () = wire.gone() => false,
+    }
+}
+
+async fn stream(
+    job: &Job,
+    fault: Option<&Fault>,
+    wire: &mut Wire,
+    state: &State,
+) -> io::Result<bool> {
+    let gauges = &state.gauges;
+    wire.stream_head().await?;
+    for at in 0..job.tokens {
+        match fault {
+            Some(Fault::ResetAfter(events)) if at == *events => {
+                net::reset_on_close(&wire.stream);
+                return Ok(false);
+            }
+            Some(Fault::TruncateAfter(events)) if at == *events => return Ok(false),
+            Some(Fault::GarbageAfter(events)) if at == *events => {
+                wire.send(b"this is no chunk\r\n").await?;
+                return Ok(false);
+            }
+            Some(Fault::StallAfter(events)) if at == *events => {
+                wire.gone().await;
+                return Ok(aborted(state));
+            }
+            _ => {}
+        }
+        if at > 0 {
+            let step = state.config.speed.decode(gauges.running.load(Relaxed));
+            if !pause(step, wire).await {
+                return Ok(aborted(state));
+            }
+            gauges.next_token(step);
+        }
+        if wire.event(&job.event(Some(at))).await.is_err() {
+            return Ok(aborted(state));
+        }
+        gauges.generation_tokens.fetch_add(1, Relaxed);
+    }
+    wire.event(&job.event(None)).await?;
+    if let Some(usage) = job.usage_event() {
+        wire.event(&usage).await?;
+    }
+    wire.event("[DONE]").await?;
+    wire.send(b"0\r\n\r\n").await?;
+    Ok(true)
+}

@@ -1,0 +1,168 @@
+//! The binary as a user runs it.
+
+use std::io::{BufRead, BufReader, Read};
+use std::net::{SocketAddr, TcpListener};
+use std::process::{Child, Command, Output, Stdio};
+
+use crate::support::{Client, PATIENCE, eventually, post};
+
+fn pilotfish() -> Command {
+    Command::new(env!("CARGO_BIN_EXE_pilotfish"))
+}
+
+fn output(flags: &str) -> Output {
+    pilotfish().args(flags.split_whitespace()).output().unwrap()
+}
+
+fn signal(child: &Child, name: &str) {
+    let sent = Command::new("kill")
+        .args([name, &child.id().to_string()])
+        .status();
+    assert!(sent.unwrap().success());
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port()
+}
+
+#[test]
+fn usage_errors_say_what_to_do() {
+    let missing = output("");
+    assert_eq!(missing.status.code(), Some(1));
+    let text = String::from_utf8(missing.stderr).unwrap();
+    assert!(text.contains("--service-discovery is required"), "{text}");
+    for flags in [
+        "--no-such-flag",
+        "--port x",
+        "--service-discovery static --routing-logic roundrobin --static-backends http://a,http://b --static-models m",
+        "--service-discovery static --routing-logic roundrobin --static-backends ftp://a --static-models m",
+        "--routing-logic nonsense",
+    ] {
+        let output = output(flags);
+        assert_eq!(output.status.code(), Some(2), "{flags}");
+        assert!(!output.stderr.is_empty(), "{flags}");
+    }
+    let help = String::from_utf8(output("--help").stdout).unwrap();
+    for flag in ["--static-backends", "--drain-timeout", "demo", "engine"] {
+        assert!(help.contains(flag), "{flag} not in\n{help}");
+    }
+}
+
+#[test]
+fn a_taken_port_is_an_error() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port();
+    let output = output(&format!(
+        "--host 127.0.0.1 --port {port} --service-discovery static --routing-logic roundrobin \
+         --static-backends http://127.0.0.1:1 --static-models m"
+    ));
+    assert_eq!(output.status.code(), Some(2));
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert!(text.contains(&format!("127.0.0.1:{port}")), "{text}");
+}
+
+#[test]
+fn the_demo_streams_tells_of_it_and_drains() {
+    let port = free_port();
+    let mut demo = pilotfish()
+        .args(["demo", "--port", &port.to_string()])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(demo.stdout.take().unwrap()).lines();
+    let shown = lines
+        .by_ref()
+        .map(Result::unwrap)
+        .find(|line| line.contains("why"));
+    assert!(shown.is_some(), "the demo's table");
+    let mut client = Client::connect(SocketAddr::from(([127, 0, 0, 1], port)));
+    client.write(
+        post(
+            "/v1/chat/completions",
+            r#"{"model":"pilot-small","stream":true,"max_tokens":5}"#,
+        )
+        .as_bytes(),
+    );
+    let answer = client.answer().unwrap();
+    assert!(answer.whole && answer.text().ends_with("data: [DONE]\n\n"));
+    let line = lines.next().unwrap().unwrap();
+    assert!(
+        line.starts_with("pilot-small") && line.contains("roundrobin"),
+        "{line}"
+    );
+    signal(&demo, "-INT");
+    drop(client);
+    let mut stderr = String::new();
+    demo.stderr
+        .take()
+        .unwrap()
+        .read_to_string(&mut stderr)
+        .unwrap();
+    assert!(demo.wait().unwrap().success(), "{stderr}");
+    assert!(stderr.contains("stopped"), "{stderr}");
+}
+
+#[test]
+fn a_second_signal_exits_at_once() {
+    let engine_port = free_port();
+    let mut engine = pilotfish()
+        .args([
+            "engine",
+            "--model",
+            "m",
+            "--ttft",
+            "60s",
+            "--port",
+            &engine_port.to_string(),
+        ])
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let port = free_port();
+    let mut proxy = pilotfish()
+        .args([
+            "--host",
+            "127.0.0.1",
+            "--port",
+            &port.to_string(),
+            "--service-discovery",
+            "static",
+        ])
+        .args(["--routing-logic", "roundrobin", "--static-models", "m"])
+        .args([
+            "--static-backends",
+            &format!("http://127.0.0.1:{engine_port}"),
+        ])
+        .args(["--drain-settle", "60s"])
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let address = SocketAddr::from(([127, 0, 0, 1], port));
+    eventually("both serve", || {
+        let up = |port| std::net::TcpStream::connect(("127.0.0.1", port)).is_ok();
+        up(port) && up(engine_port)
+    });
+    let mut client = Client::connect(address);
+    client.write(post("/v1/completions", r#"{"model":"m"}"#).as_bytes());
+    signal(&proxy, "-TERM");
+    eventually("readiness fails", || {
+        let mut probe = Client::connect(address);
+        probe.write(b"GET /readyz HTTP/1.1\r\nhost: x\r\n\r\n");
+        probe.answer().is_some_and(|answer| answer.status == 503)
+    });
+    assert!(
+        proxy.try_wait().unwrap().is_none(),
+        "it waits for the stream"
+    );
+    signal(&proxy, "-TERM");
+    let began = std::time::Instant::now();
+    proxy.wait().unwrap();
+    assert!(began.elapsed() < PATIENCE);
+    engine.kill().unwrap();
+    engine.wait().unwrap();
+}

@@ -1,0 +1,15 @@
+//! The whole app in one process, against engines that do as they are told.
+#![allow(
+    clippy::unwrap_used,
+    clippy::cast_possible_truncation,
+    reason = "a test may fail where it stands, and its counts are small"
+)]
+
+mod binary;
+mod drain;
+mod faults;
+mod hostile;
+mod http2;
+mod proxying;
+mod streaming;
+mod support;
