@@ -25,6 +25,18 @@ pub struct Cli {
     /// The proxy's flags.
     #[command(flatten)]
     pub proxy: ProxyArgs,
+    /// error, warn, info, debug or trace.
+    #[arg(
+        long,
+        value_name = "LEVEL",
+        default_value = "info",
+        global = true,
+        help_heading = "Logs"
+    )]
+    pub log_level: String,
+    /// The form of a log line.
+    #[arg(long, default_value = "text", global = true, help_heading = "Logs")]
+    pub log_format: LogFormat,
 }
 
 /// What else this binary does.
@@ -38,6 +50,15 @@ pub enum Command {
     },
     /// A simulated engine that behaves as vLLM does on the wire.
     Engine(EngineArgs),
+    /// What the proxy adds, measured here against a simulated engine.
+    Bench {
+        /// Requests for each line of the result.
+        #[arg(long, default_value_t = 20_000)]
+        requests: usize,
+        /// JSON instead of a table.
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 /// The simulated engine's flags.
@@ -145,18 +166,6 @@ pub struct ProxyArgs {
     /// After that: let open streams finish.
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = duration, help_heading = "Deadlines (250ms, 30s, 5m, or seconds)")]
     pub drain_timeout: Duration,
-
-    /// error, warn, info, debug or trace.
-    #[arg(
-        long,
-        value_name = "LEVEL",
-        default_value = "info",
-        help_heading = "Logs"
-    )]
-    pub log_level: String,
-    /// The form of a log line.
-    #[arg(long, default_value = "text", help_heading = "Logs")]
-    pub log_format: LogFormat,
 }
 
 /// `--service-discovery`.

@@ -17,6 +17,7 @@ pub mod upstream;
 pub mod api;
 pub mod worker;
 
+pub mod bench;
 pub mod demo;
 pub mod sim;
 

@@ -1,13 +1,18 @@
 //! The binary: arguments → telemetry → app → wait.
 
+use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::Parser as _;
 use pilotfish::cli::{Cli, Command, EngineArgs, ProxyArgs, UsageError};
 use pilotfish::sim::SimEngine;
-use pilotfish::{app, demo, telemetry};
+use pilotfish::{app, bench, demo, telemetry};
 
-#[cfg(feature = "mimalloc")]
+#[cfg(feature = "count-allocations")]
+#[global_allocator]
+static ALLOCATOR: &stats_alloc::StatsAlloc<std::alloc::System> = &stats_alloc::INSTRUMENTED_SYSTEM;
+
+#[cfg(all(feature = "mimalloc", not(feature = "count-allocations")))]
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
@@ -26,10 +31,15 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: &Cli) -> anyhow::Result<()> {
-    telemetry::init(&cli.proxy.log_level, cli.proxy.log_format)?;
+    telemetry::init(&cli.log_level, cli.log_format)?;
     match &cli.command {
         Some(Command::Demo { port }) => demo::run(*port),
         Some(Command::Engine(args)) => engine(args),
+        Some(Command::Bench { requests, json }) => {
+            let report = bench::run((*requests).max(100), *json)?;
+            std::io::stdout().write_all(report.as_bytes())?;
+            Ok(())
+        }
         None => proxy(&cli.proxy),
     }
 }

@@ -109,8 +109,9 @@ impl Proxy {
         };
         let mut response = match exchange.run(body, serving).await {
             Ok(response) => response,
-            Err((serving, error)) => own_error(&error, &id, serving),
+            Err((serving, error)) => own_error(&error, serving),
         };
+        response.headers_mut().insert(headers::REQUEST_ID, id);
         if self.settings.drain.phase() != DrainPhase::Run && head.version < Version::HTTP_2 {
             let close = HeaderValue::from_static("close");
             response.headers_mut().entry(CONNECTION).or_insert(close);
@@ -250,7 +251,7 @@ impl Exchange<'_> {
         let status = answer.head.status;
         meter.answered(status.as_u16());
         let upgraded = answer.head.headers.get(UPGRADE).cloned();
-        headers::for_client(&mut answer.head, self.id);
+        headers::for_client(&mut answer.head);
         if status.as_u16() == 101 {
             let (engine, early) = answer.link.into_tunnel(answer.reading);
             serving.tunnel(engine, early);
@@ -314,12 +315,11 @@ pub fn own(data: Bytes, serving: Serving) -> ProxyResponse {
 }
 
 /// An error of our own.
-fn own_error(error: &ProxyError, id: &HeaderValue, serving: Serving) -> ProxyResponse {
+fn own_error(error: &ProxyError, serving: Serving) -> ProxyResponse {
     let mut response = own(Bytes::from(error.body()), serving);
     *response.status_mut() = error.status();
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    headers.insert(headers::REQUEST_ID, id.clone());
     if let Some(seconds) = error.retry_after() {
         headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
     }

@@ -84,6 +84,8 @@ impl Control {
         let mut text = self.exporter.render();
         let snapshot = self.published.load();
         exposition::engines(&mut text, &snapshot);
+        #[cfg(feature = "count-allocations")]
+        exposition::allocations(&mut text);
         if let Ok(models) = self.models.lock() {
             exposition::inter_token(&mut text, &models);
         }

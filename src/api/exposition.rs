@@ -104,6 +104,15 @@ pub(super) fn inter_token(out: &mut String, models: &[Arc<ModelMetrics>]) {
     }
 }
 
+/// Appends the count of allocations since the start.
+#[cfg(feature = "count-allocations")]
+pub(super) fn allocations(out: &mut String) {
+    let name = "pilotfish_allocations_total";
+    let count = stats_alloc::INSTRUMENTED_SYSTEM.stats().allocations;
+    family(out, name, "counter", "Heap allocations since the start.");
+    line(out, format_args!("{name} {count}"));
+}
+
 fn family(out: &mut String, name: &str, kind: &str, help: &str) {
     line(out, format_args!("# HELP {name} {help}"));
     line(out, format_args!("# TYPE {name} {kind}"));

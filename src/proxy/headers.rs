@@ -242,8 +242,9 @@ fn decimal(out: &mut Vec<u8>, mut number: u64) {
     out.extend_from_slice(&digits[from..]);
 }
 
-/// Makes an engine's head the one that the client gets.
-pub fn for_client(answer: &mut AnswerHead, request_id: &HeaderValue) {
+/// Makes an engine's head the one that the client gets, but for the request's
+/// id, which every answer gets.
+pub fn for_client(answer: &mut AnswerHead) {
     let headers = &mut answer.headers;
     // Most answers have none of these: one look at the names is cheaper than
     // removing each.
@@ -253,9 +254,15 @@ pub fn for_client(answer: &mut AnswerHead, request_id: &HeaderValue) {
         false
     };
     match answer.framing {
-        // One field, whatever the engine wrote twice.
+        // One field, even if the engine wrote two, or a list.
         Framing::Length(length) => {
-            headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+            let mut lengths = headers.get_all(header::CONTENT_LENGTH).iter();
+            let listed = lengths
+                .next()
+                .is_some_and(|first| first.as_bytes().contains(&b','));
+            if listed || lengths.next().is_some() {
+                headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+            }
         }
         Framing::Chunked | Framing::UntilClose => {
             headers.remove(header::CONTENT_LENGTH);
@@ -267,7 +274,6 @@ pub fn for_client(answer: &mut AnswerHead, request_id: &HeaderValue) {
         Framing::Empty => {}
     }
     headers.append(header::VIA, VIA);
-    headers.insert(REQUEST_ID, request_id.clone());
 }
 
 /// Drops them; tells whether the body is chunked.

@@ -120,9 +120,9 @@ impl Link {
                 return Poll::Ready(Err(self.classify(e, upload)));
             }
             self.heard = true;
-            reading.bytes.extend_from_slice(&scratch);
+            let head = reading.head(&scratch);
             drop(scratch);
-            match reading.head() {
+            match head {
                 Ok(None) => {}
                 Ok(Some(head)) => return Poll::Ready(Ok(head)),
                 Err(fault) => return Poll::Ready(Err(fault.into())),
@@ -170,6 +170,7 @@ fn ended() -> io::Error {
 /// What has been read of an answer before its body.
 #[derive(Debug)]
 pub struct Reading {
+    /// The part of a head that has been read, while it is not whole.
     bytes: BytesMut,
     /// What was read beyond the head.
     rest: Bytes,
@@ -195,21 +196,24 @@ impl Reading {
         }
     }
 
-    /// The final head, when it is whole; interim ones are skipped.
-    fn head(&mut self) -> Result<Option<AnswerHead>, ProtocolFault> {
+    /// The final head, when `read` makes it whole; interim ones are skipped.
+    fn head(&mut self, read: &[u8]) -> Result<Option<AnswerHead>, ProtocolFault> {
+        let mut bytes = if self.bytes.is_empty() {
+            Bytes::copy_from_slice(read)
+        } else {
+            self.bytes.extend_from_slice(read);
+            std::mem::take(&mut self.bytes).freeze()
+        };
         loop {
-            let bytes = std::mem::take(&mut self.bytes).freeze();
             let Some((head, length)) = parse_head(&bytes, self.asked)? else {
                 self.bytes = BytesMut::from(bytes);
                 return Ok(None);
             };
-            let rest = bytes.slice(length..);
+            bytes = bytes.slice(length..);
             if !head.status.is_informational() || head.status.as_u16() == 101 {
-                self.bytes = BytesMut::new();
-                self.rest = rest;
+                self.rest = bytes;
                 return Ok(Some(head));
             }
-            self.bytes = BytesMut::from(rest);
             self.interim += 1;
             if self.interim > MAX_INTERIM {
                 return Err(ProtocolFault::TooManyInterim);

@@ -138,20 +138,23 @@ fn the_client_gets_a_clean_head() {
         headers.append(name, HeaderValue::from_static(value));
     }
     let mut answer = AnswerHead::for_tests(StatusCode::OK, headers, Framing::Chunked);
-    for_client(&mut answer, &HeaderValue::from_static("ours"));
+    for_client(&mut answer);
     let names: Vec<&str> = answer.headers.keys().map(HeaderName::as_str).collect();
     assert_eq!(names.len(), 4, "{names:?}");
-    assert_eq!(answer.headers[REQUEST_ID], "ours");
     assert_eq!(answer.headers["via"], "1.1 pilotfish");
     assert_eq!(answer.headers.get_all("set-cookie").iter().count(), 2);
 }
 
 #[test]
 fn lengths_are_said_once() {
-    let mut headers = HeaderMap::new();
-    headers.append("content-length", HeaderValue::from_static("5"));
-    headers.append("content-length", HeaderValue::from_static("5"));
-    let mut answer = AnswerHead::for_tests(StatusCode::OK, headers, Framing::Length(5));
-    for_client(&mut answer, &HeaderValue::from_static("id"));
-    assert_eq!(answer.headers.get_all("content-length").iter().count(), 1);
+    for lengths in [&["5", "5"] as &[&str], &["5, 5"], &["5"]] {
+        let mut headers = HeaderMap::new();
+        for length in lengths {
+            headers.append("content-length", HeaderValue::from_str(length).unwrap());
+        }
+        let mut answer = AnswerHead::for_tests(StatusCode::OK, headers, Framing::Length(5));
+        for_client(&mut answer);
+        let said: Vec<_> = answer.headers.get_all("content-length").iter().collect();
+        assert_eq!(said, ["5"]);
+    }
 }

@@ -65,10 +65,9 @@ pub(super) fn plain_run(input: &[u8]) -> usize {
     let mut run = 0;
     for block in input.chunks_exact(BLOCK) {
         // Escapes come in swarms: look closely at first, in bulk later.
-        if run == 0 || block.iter().fold(false, |any, &byte| any | !is_plain(byte)) {
-            if let Some(at) = first_special(block) {
-                return run + at;
-            }
+        let close = run == 0 || block.iter().fold(false, |any, &b| any | !is_plain(b));
+        if close && let Some(at) = first_special(block) {
+            return run + at;
         }
         run += BLOCK;
     }

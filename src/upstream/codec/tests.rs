@@ -1,5 +1,6 @@
 use proptest::prelude::*;
 
+use super::decode::MAX_EXTRA;
 use super::*;
 
 const PLAIN: Asked = Asked {
@@ -150,6 +151,10 @@ fn decode(
         if decoder.ended() {
             break;
         }
+    }
+    // What came before a fault is given out first.
+    if let Some(fault) = decoder.fault() {
+        return Err(fault);
     }
     Ok((data, wire.len() - used, decoder.ended()))
 }

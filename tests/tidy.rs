@@ -1,0 +1,172 @@
+//! The house's rules, as far as a machine can check them.
+#![allow(clippy::unwrap_used, reason = "a test may fail where it stands")]
+
+use std::path::{Path, PathBuf};
+
+/// Lines of a file without its tests, and of a function.
+const FILE_LINES: usize = 400;
+
+fn rust_files(under: &str) -> Vec<(PathBuf, String)> {
+    let mut found = Vec::new();
+    let mut folders = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join(under)];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let text = std::fs::read_to_string(&path).unwrap();
+                found.push((path, text));
+            }
+        }
+    }
+    assert!(!found.is_empty());
+    found
+}
+
+/// The part of a file that is not its tests.
+fn code(text: &str) -> &str {
+    text.split("#[cfg(test)]\nmod tests").next().unwrap()
+}
+
+/// `fleet/engine.rs` → `fleet`; `fleet.rs` → `fleet`.
+fn module(path: &Path) -> String {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let relative = path.strip_prefix(root).unwrap();
+    let first = relative
+        .components()
+        .next()
+        .unwrap()
+        .as_os_str()
+        .to_str()
+        .unwrap();
+    first.trim_end_matches(".rs").to_owned()
+}
+
+#[test]
+fn files_are_short_and_say_what_they_are() {
+    for (path, text) in rust_files("src") {
+        let lines = code(&text).lines().count();
+        assert!(lines <= FILE_LINES, "{}: {lines} lines", path.display());
+        let is_tests = path.file_name().is_some_and(|name| name == "tests.rs");
+        assert!(
+            text.starts_with("//!") || is_tests,
+            "{} opens without //!",
+            path.display()
+        );
+    }
+}
+
+#[test]
+fn no_mod_rs_in_the_library() {
+    for (path, _) in rust_files("src") {
+        assert_ne!(path.file_name().unwrap(), "mod.rs", "{}", path.display());
+    }
+}
+
+/// What each module must not import.
+const FORBIDDEN: [(&str, &[&str]); 9] = [
+    ("config", &["crate::"]),
+    ("net", &["crate::"]),
+    ("drain", &["crate::"]),
+    ("metrics", &["crate::"]),
+    ("telemetry", &["crate::"]),
+    (
+        "policy",
+        &[
+            "tokio",
+            "hyper",
+            "std::time",
+            "tracing",
+            "crate::proxy",
+            "crate::config",
+        ],
+    ),
+    ("discovery", &["crate::policy", "crate::proxy"]),
+    (
+        "upstream",
+        &["crate::policy", "crate::proxy", "crate::downstream"],
+    ),
+    (
+        "downstream",
+        &[
+            "crate::policy",
+            "crate::proxy",
+            "crate::upstream",
+            "crate::fleet",
+        ],
+    ),
+];
+
+#[test]
+fn modules_import_only_what_they_may() {
+    for (path, text) in rust_files("src") {
+        let module = module(&path);
+        for (named, forbidden) in FORBIDDEN {
+            if named != module {
+                continue;
+            }
+            for line in code(&text)
+                .lines()
+                .filter(|line| !line.trim_start().starts_with("//"))
+            {
+                for word in forbidden {
+                    assert!(!line.contains(word), "{}: {line}", path.display());
+                }
+            }
+        }
+        let may_know_the_proxy = ["app", "worker", "proxy", "api", "demo"];
+        if !may_know_the_proxy.contains(&module.as_str()) {
+            assert!(
+                !code(&text).contains("crate::proxy"),
+                "{} imports proxy",
+                path.display()
+            );
+        }
+        if module != "app" && module != "main" && module != "demo" && module != "bench" {
+            assert!(
+                !code(&text).contains("crate::app"),
+                "{} imports app",
+                path.display()
+            );
+        }
+    }
+}
+
+#[test]
+fn one_snapshot_load_for_a_request() {
+    let loads: usize = rust_files("src")
+        .iter()
+        .filter(|(path, _)| module(path) == "proxy")
+        .map(|(_, text)| code(text).matches(".load()").count())
+        .sum();
+    assert_eq!(loads, 1);
+}
+
+#[test]
+fn the_documents_name_only_flags_and_metrics_that_exist() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let sources: String = rust_files("src")
+        .into_iter()
+        .map(|(_, text)| text)
+        .collect();
+    for name in ["README.md", "ARCHITECTURE.md"] {
+        let text = std::fs::read_to_string(root.join(name)).unwrap();
+        let words = text.split(|c: char| !(c.is_ascii_alphanumeric() || "-_".contains(c)));
+        for word in words {
+            if word.starts_with("pilotfish_") {
+                assert!(sources.contains(word), "{name} names the metric {word}");
+            }
+            if let Some(flag) = word.strip_prefix("--")
+                && word.len() > 4
+            {
+                let field = flag.replace('-', "_");
+                let known = ["release", "bench", "help", "test", "json", "version"];
+                let exists = sources.contains(&field) || known.contains(&flag);
+                assert!(exists, "{name} names the flag --{flag}");
+            }
+        }
+    }
+    let architecture = std::fs::read_to_string(root.join("ARCHITECTURE.md")).unwrap();
+    assert!(architecture.lines().count() <= 150);
+}
