@@ -151,11 +151,10 @@ where
         conn.poll_without_shutdown(cx).map(|_| End::Done)
     })
     .await;
-    if let Some((engine, early)) = state.take_tunnel() {
-        let parts = conn.into_parts();
-        let client_early = parts.read_buf;
-        drop(parts.io);
-        io::tunnel((&stream, client_early), (&engine, early), shared).await;
+    if let Some(mut tunnel) = state.take_tunnel() {
+        let client_early = conn.into_parts().read_buf;
+        let early = std::mem::take(&mut tunnel.early);
+        io::tunnel((&stream, client_early), (&tunnel.engine, early), shared).await;
         return;
     }
     drop(conn);
@@ -170,6 +169,7 @@ where
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     H: Fn(Request<Incoming>, Handled) -> Answering<B> + Unpin + Clone + 'static,
 {
+    state.speaks_http2();
     let io = TokioIo::new(ClientIo::new(Rc::clone(&stream), Rc::clone(&state)));
     let (serving, watch) = (Rc::clone(&state), Rc::clone(&shared.watch));
     let service = service_fn(move |request| handle(request, Handled::http2(&serving, &watch)));

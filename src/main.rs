@@ -4,6 +4,7 @@ use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::Parser as _;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use pilotfish::cli::{Cli, Command, EngineArgs, ProxyArgs, UsageError};
 use pilotfish::sim::SimEngine;
 use pilotfish::{app, bench, demo, telemetry};
@@ -19,6 +20,10 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 fn main() -> ExitCode {
     // Huge pages would make an idle process of 5 MiB one of 15.
     let _ = nix::sys::prctl::set_thp_disable(true);
+    // A stream takes two descriptors, and many systems start us with 1,024.
+    if let Ok((_, most)) = getrlimit(Resource::RLIMIT_NOFILE) {
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, most, most);
+    }
     let cli = Cli::parse();
     match run(&cli) {
         Ok(()) => ExitCode::SUCCESS,

@@ -118,11 +118,6 @@ impl Proxy {
         }
         response
     }
-
-    /// Where requests are counted that name no known model.
-    fn unknown(&self, snapshot: &Snapshot) -> Arc<Model> {
-        Arc::clone(&snapshot.all)
-    }
 }
 
 /// One request on its way; everything in it lives as long as the handler.
@@ -254,8 +249,8 @@ impl Exchange<'_> {
         headers::for_client(&mut answer.head);
         if status.as_u16() == 101 {
             let (engine, early) = answer.link.into_tunnel(answer.reading);
-            serving.tunnel(engine, early);
-            answer.slot.settle(Outcome::Success);
+            let counted = (answer.slot.ending(Outcome::Success), meter);
+            serving.tunnel(engine, early, Box::new(counted));
             let mut response = own(Bytes::new(), serving);
             *response.status_mut() = status;
             *response.headers_mut() = answer.head.headers;
@@ -292,7 +287,7 @@ impl Exchange<'_> {
     /// Counts an error that belongs to no known model.
     fn counted(&self, error: ProxyError) -> ProxyError {
         let sink = self.proxy.settings.records.clone();
-        let mut meter = Meter::begin(self.proxy.unknown(self.snapshot), self.began, sink);
+        let mut meter = Meter::begin(Arc::clone(&self.snapshot.all), self.began, sink);
         meter.answered(error.status().as_u16());
         error
     }
@@ -328,4 +323,27 @@ fn own_error(error: &ProxyError, serving: Serving) -> ProxyResponse {
         headers.insert(ALLOW, allow);
     }
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The size of the future that a function of this shape returns.
+    fn size_of_future<A, F>(_: impl FnOnce(A) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    #[test]
+    fn a_request_under_way_is_small() {
+        let size = size_of_future(|(proxy, request, handled): (Rc<Proxy>, _, _)| {
+            proxy.handle(request, handled)
+        });
+        assert!(
+            size <= 4096,
+            "{size} bytes while the engine has not answered"
+        );
+        let size = size_of::<ObservedBody>() + size_of::<Relay>();
+        assert!(size <= 1024, "{size} bytes for each open stream");
+    }
 }

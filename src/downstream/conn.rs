@@ -1,6 +1,7 @@
 //! What a connection's parts know of each other: the socket's wrapper, the
 //! task, the handler and the answer's body.
 
+use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -24,6 +25,15 @@ enum Phase {
     Request,
 }
 
+/// What is joined to the client's connection after an upgrade.
+#[derive(Debug)]
+pub(super) struct Tunnel {
+    pub(super) engine: Rc<TcpStream>,
+    pub(super) early: Bytes,
+    #[expect(dead_code, reason = "held, not read: it counts by being dropped")]
+    counted: Box<dyn Any>,
+}
+
 /// The state of one client connection.
 #[derive(Debug)]
 pub struct ConnState {
@@ -38,7 +48,8 @@ pub struct ConnState {
     /// Whether frames were given to hyper that it has not flushed.
     dirty: Cell<bool>,
     flushed: RefCell<Option<Waker>>,
-    tunnel: RefCell<Option<(Rc<TcpStream>, Bytes)>>,
+    tunnel: RefCell<Option<Tunnel>>,
+    http2: Cell<bool>,
 }
 
 impl ConnState {
@@ -57,6 +68,7 @@ impl ConnState {
             dirty: Cell::new(false),
             flushed: RefCell::default(),
             tunnel: RefCell::default(),
+            http2: Cell::new(false),
         })
     }
 
@@ -66,7 +78,7 @@ impl ConnState {
 
     /// Bytes have arrived: if none were expected, a head begins.
     pub(super) fn head_begins(&self) {
-        if self.phase.get() == Phase::Idle {
+        if self.phase.get() == Phase::Idle && !self.http2.get() {
             self.phase.set(Phase::Head);
             self.deadline.set(self.timeouts.client_head);
         }
@@ -107,7 +119,13 @@ impl ConnState {
         }
     }
 
-    pub(super) fn take_tunnel(&self) -> Option<(Rc<TcpStream>, Bytes)> {
+    /// HTTP/2 has no heads to wait for: any frame may come at any time.
+    pub(super) fn speaks_http2(&self) {
+        self.http2.set(true);
+        self.deadline.set(self.timeouts.client_idle);
+    }
+
+    pub(super) fn take_tunnel(&self) -> Option<Tunnel> {
         self.tunnel.borrow_mut().take()
     }
 
@@ -195,8 +213,14 @@ impl Serving {
     }
 
     /// Joins the client's connection to the engine's, once our 101 is out.
-    pub fn tunnel(&self, engine: Rc<TcpStream>, early: Bytes) {
-        *self.0.conn.tunnel.borrow_mut() = Some((engine, early));
+    /// `early` was read beyond the engine's head; `counted` lives as long as
+    /// the tunnel.
+    pub fn tunnel(&self, engine: Rc<TcpStream>, early: Bytes, counted: Box<dyn Any>) {
+        *self.0.conn.tunnel.borrow_mut() = Some(Tunnel {
+            engine,
+            early,
+            counted,
+        });
     }
 }
 

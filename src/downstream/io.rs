@@ -6,6 +6,7 @@ use std::io::{self, IoSlice};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::{Buf, BufMut as _, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -90,6 +91,9 @@ impl AsyncWrite for ClientIo {
     }
 }
 
+/// How long one way of a tunnel may go on once the other has ended.
+const HALF_CLOSED: Duration = Duration::from_secs(5);
+
 /// Relays bytes both ways until both sides have ended, one has failed, or we
 /// stop. Each way holds 16 KiB at most.
 pub(super) async fn tunnel(
@@ -102,9 +106,8 @@ pub(super) async fn tunnel(
     let stop = shared.watch.deadline();
     let (mut up_ended, mut down_ended) = (false, false);
     poll_fn(|cx| {
-        // Only for the wake-up at a change of phase: the deadline is never set.
-        let _ = stop.expired(cx);
-        if shared.drain.phase() == DrainPhase::Cut {
+        // It wakes us at a change of phase, too.
+        if stop.expired(cx) || shared.drain.phase() == DrainPhase::Cut {
             return Poll::Ready(());
         }
         for (way, ended) in [
@@ -119,7 +122,10 @@ pub(super) async fn tunnel(
             }
             match way.poll(cx) {
                 Poll::Ready(Err(_)) => return Poll::Ready(()),
-                Poll::Ready(Ok(())) => *ended = true,
+                Poll::Ready(Ok(())) => {
+                    *ended = true;
+                    stop.set(HALF_CLOSED);
+                }
                 Poll::Pending => {}
             }
         }

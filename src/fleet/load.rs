@@ -34,8 +34,15 @@ impl InFlight {
     }
 
     /// Ends the request with this outcome.
-    pub fn settle(mut self, outcome: Outcome) {
+    pub fn settle(self, outcome: Outcome) {
+        drop(self.ending(outcome));
+    }
+
+    /// The same request, that ends with this outcome when it is dropped.
+    #[must_use]
+    pub fn ending(mut self, outcome: Outcome) -> Self {
         self.outcome = outcome;
+        self
     }
 }
 

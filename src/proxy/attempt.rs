@@ -97,7 +97,7 @@ impl Sending<'_> {
                     last = Some(fault);
                 }
                 Fault::Client(e) => return Err(ProxyError::BodyBroke(e.0.to_string())),
-                Fault::Silent if !upload.ended() => return Err(ProxyError::BodyLate),
+                Fault::Silent if upload.awaits_client() => return Err(ProxyError::BodyLate),
                 Fault::Silent => {
                     slot.settle(Outcome::Timeout);
                     return Err(ProxyError::EngineLate);

@@ -130,6 +130,13 @@ impl Upload {
         self.rest.is_none() && (self.keep || self.at == 0)
     }
 
+    /// Whether it is the client, not the engine, that we wait for.
+    #[must_use]
+    pub fn awaits_client(&self) -> bool {
+        let rest = self.rest.as_ref();
+        self.at > self.held.len() && rest.is_some_and(|rest| !rest.ended && rest.queue.is_empty())
+    }
+
     /// Bytes taken by the socket since [`Upload::begin`].
     #[must_use]
     pub fn written(&self) -> u64 {

@@ -1,38 +1,15 @@
 //! Stopping: readiness first, open streams last, and what was cut is told.
 
-use std::sync::mpsc;
 use std::time::Duration;
 
 use crate::support::engine::RawEngine;
 use crate::support::{PATIENCE, TestApp, post};
 
-/// An engine whose streams end when told to.
-fn held_streams() -> (RawEngine, mpsc::Sender<()>) {
-    let (go, wait) = mpsc::channel::<()>();
-    let wait = std::sync::Mutex::new(wait);
-    let engine = RawEngine::start(move |mut conn| {
-        if conn
-            .request()
-            .is_none_or(|seen| seen.head.starts_with("GET"))
-        {
-            return;
-        }
-        conn.stream_head();
-        conn.chunk("data: 1\n\n");
-        if wait.lock().unwrap().recv_timeout(PATIENCE).is_ok() {
-            conn.chunk("data: [DONE]\n\n");
-            conn.write("0\r\n\r\n");
-        }
-        conn.closed();
-    });
-    (engine, go)
-}
-
 const STREAM: &str = r#"{"model":"m","stream":true}"#;
 
 #[test]
 fn open_streams_finish_and_new_requests_are_served_while_settling() {
-    let (engine, go) = held_streams();
+    let (engine, go) = RawEngine::stepped(1);
     let app = TestApp::with(&[(&engine.url(), "m")], |config| {
         config.drain.settle = Duration::from_millis(600);
         config.drain.timeout = PATIENCE;
@@ -42,7 +19,7 @@ fn open_streams_finish_and_new_requests_are_served_while_settling() {
     assert_eq!(idle.answer().unwrap().status, 200);
     let mut client = app.connect();
     client.write(post("/v1/chat/completions", STREAM).as_bytes());
-    client.until("data: 1\n\n");
+    client.until("data: 0\n\n");
     let address = app.address;
     let draining = std::thread::spawn(move || app.drain());
 
@@ -68,13 +45,13 @@ fn open_streams_finish_and_new_requests_are_served_while_settling() {
 
 #[test]
 fn what_is_still_open_at_the_deadline_is_cut_and_counted() {
-    let (engine, _go) = held_streams();
+    let (engine, _go) = RawEngine::stepped(1);
     let app = TestApp::with(&[(&engine.url(), "m")], |config| {
         config.drain.timeout = Duration::from_millis(200);
     });
     let mut client = app.connect();
     client.write(post("/v1/chat/completions", STREAM).as_bytes());
-    client.until("data: 1\n\n");
+    client.until("data: 0\n\n");
     let report = app.drain();
     assert_eq!((report.requests_cut, report.connections_cut), (1, 1));
     let rest = String::from_utf8(client.rest()).unwrap();

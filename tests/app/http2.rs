@@ -143,6 +143,29 @@ fn a_cut_stream_gives_its_events_and_is_reset() {
 }
 
 #[test]
+fn an_idle_connection_outlives_the_head_deadline() {
+    let engine = RawEngine::echo();
+    let app = TestApp::with(&[(&engine.url(), "m")], |config| {
+        config.timeouts.client_head = Duration::from_millis(200);
+    });
+    with_h2(&app, async |send| {
+        for _ in 0..2 {
+            let get = Request::get("http://x/health")
+                .version(Version::HTTP_2)
+                .body(())
+                .unwrap();
+            let mut send = send.clone().ready().await.unwrap();
+            let (answer, _) = send.send_request(get, true).unwrap();
+            let mut body = answer.await.unwrap().into_body();
+            // Its window update arrives when nothing is under way.
+            let data = body.data().await.unwrap().unwrap();
+            body.flow_control().release_capacity(data.len()).unwrap();
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
+    });
+}
+
+#[test]
 fn methods_and_idle_connections_have_bounds_too() {
     let engine = RawEngine::echo();
     let app = TestApp::with(&[(&engine.url(), "m")], |config| {

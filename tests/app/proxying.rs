@@ -295,6 +295,7 @@ fn websockets_are_tunnelled_when_asked_for() {
     assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
     assert!(head.contains("upgrade: websocket\r\n") && head.contains("connection: upgrade\r\n"));
     client.until("hello");
+    assert_eq!(app.in_flight(), 1, "an open tunnel is a request under way");
     client.write(b"from ");
     client.write(b"here");
     client.until("got from here");

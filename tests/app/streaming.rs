@@ -3,14 +3,13 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
-use std::sync::mpsc;
 use std::time::Duration;
 
 use pilotfish::sim::speed::Speed;
 use pilotfish::sim::{SimConfig, SimEngine};
 
 use crate::support::engine::RawEngine;
-use crate::support::{PATIENCE, TestApp, eventually, post};
+use crate::support::{TestApp, eventually, post};
 
 const STREAM: &str = r#"{"model":"m","stream":true,"max_tokens":1000}"#;
 
@@ -20,24 +19,7 @@ fn chat() -> String {
 
 #[test]
 fn events_pass_one_by_one() {
-    let (go, wait) = mpsc::channel::<()>();
-    let wait = std::sync::Mutex::new(wait);
-    let engine = RawEngine::start(move |mut conn| {
-        if conn
-            .request()
-            .is_none_or(|seen| seen.head.starts_with("GET"))
-        {
-            return;
-        }
-        conn.stream_head();
-        for n in 0..5 {
-            conn.chunk(&format!("data: {n}\n\n"));
-            // The next event leaves only when the client has seen this one.
-            wait.lock().unwrap().recv_timeout(PATIENCE).unwrap();
-        }
-        conn.chunk("data: [DONE]\n\n");
-        conn.write("0\r\n\r\n");
-    });
+    let (engine, go) = RawEngine::stepped(5);
     let app = TestApp::new(&[engine.url()]);
     let mut client = app.connect();
     client.write(chat().as_bytes());

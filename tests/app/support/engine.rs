@@ -2,8 +2,8 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+use std::sync::{Arc, Mutex, mpsc};
 use std::thread::JoinHandle;
 
 use super::PATIENCE;
@@ -104,6 +104,32 @@ impl RawEngine {
                 conn.stream.write_all(&seen.body).unwrap();
             }
         })
+    }
+
+    /// Streams so many events, each when it is told to go on after the one
+    /// before; a sender that is dropped leaves the stream unfinished.
+    pub(crate) fn stepped(events: usize) -> (Self, mpsc::Sender<()>) {
+        let (go, wait) = mpsc::channel::<()>();
+        let wait = Mutex::new(wait);
+        let engine = Self::start(move |mut conn| {
+            if conn
+                .request()
+                .is_none_or(|seen| seen.head.starts_with("GET"))
+            {
+                return;
+            }
+            conn.stream_head();
+            for n in 0..events {
+                conn.chunk(&format!("data: {n}\n\n"));
+                if wait.lock().unwrap().recv_timeout(PATIENCE).is_err() {
+                    conn.closed();
+                    return;
+                }
+            }
+            conn.chunk("data: [DONE]\n\n");
+            conn.write("0\r\n\r\n");
+        });
+        (engine, go)
     }
 
     pub(crate) fn url(&self) -> String {
