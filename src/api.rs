@@ -101,7 +101,7 @@ impl Api {
         request: Request<Incoming>,
         handled: Handled,
     ) -> Response<ObservedBody> {
-        let serving = handled.serve();
+        let serving = handled.serve(request.version());
         let id = request_id(request.headers());
         let page = match *request.method() {
             Method::GET | Method::HEAD => self.page(route).await,

@@ -113,6 +113,8 @@ enum End {
     Done,
     /// Nothing further is to be said.
     Cut,
+    /// The same, to a client that would take a mere end for the answer's.
+    Reset,
 }
 
 async fn http1<B, H>(stream: Rc<TcpStream>, state: Rc<ConnState>, shared: &Shared, handle: H)
@@ -148,7 +150,10 @@ where
             }
             _ => {}
         }
-        conn.poll_without_shutdown(cx).map(|_| End::Done)
+        conn.poll_without_shutdown(cx).map(|result| match result {
+            Err(_) if state.ends_by_close() => End::Reset,
+            _ => End::Done,
+        })
     })
     .await;
     if let Some(mut tunnel) = state.take_tunnel() {
@@ -158,8 +163,10 @@ where
         return;
     }
     drop(conn);
-    if matches!(end, End::Done) {
-        linger(&stream).await;
+    match end {
+        End::Done => linger(&stream).await,
+        End::Reset => net::reset_on_close(&stream),
+        End::Cut => {}
     }
 }
 

@@ -96,7 +96,7 @@ impl Proxy {
         handled: Handled,
     ) -> ProxyResponse {
         let began = Instant::now();
-        let serving = handled.serve();
+        let serving = handled.serve(request.version());
         let (head, body) = request.into_parts();
         let id = headers::request_id(&head.headers);
         let snapshot = Arc::clone(self.snapshot.borrow_mut().load());

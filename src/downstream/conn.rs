@@ -8,6 +8,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
+use http::Version;
 use tokio::net::TcpStream;
 
 use super::Shared;
@@ -50,6 +51,9 @@ pub struct ConnState {
     flushed: RefCell<Option<Waker>>,
     tunnel: RefCell<Option<Tunnel>>,
     http2: Cell<bool>,
+    /// Whether the answer under way ends where the connection does: to a
+    /// client of HTTP/1.0, who would take a cut for the end.
+    ends_by_close: Cell<bool>,
 }
 
 impl ConnState {
@@ -69,6 +73,7 @@ impl ConnState {
             flushed: RefCell::default(),
             tunnel: RefCell::default(),
             http2: Cell::new(false),
+            ends_by_close: Cell::new(false),
         })
     }
 
@@ -125,6 +130,10 @@ impl ConnState {
         self.deadline.set(self.timeouts.client_idle);
     }
 
+    pub(super) fn ends_by_close(&self) -> bool {
+        self.ends_by_close.get()
+    }
+
     pub(super) fn take_tunnel(&self) -> Option<Tunnel> {
         self.tunnel.borrow_mut().take()
     }
@@ -170,10 +179,12 @@ impl Handled {
         }
     }
 
-    /// Marks the request as being served until the guard is dropped.
+    /// Marks a request of this version as being served until the guard is
+    /// dropped.
     #[must_use]
-    pub fn serve(self) -> Serving {
+    pub fn serve(self, version: Version) -> Serving {
         self.conn.begin();
+        self.conn.ends_by_close.set(version < Version::HTTP_11);
         self.deadline.clear();
         Serving(self)
     }

