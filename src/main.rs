@@ -18,7 +18,7 @@ static ALLOCATOR: &stats_alloc::StatsAlloc<std::alloc::System> = &stats_alloc::I
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    // Huge pages would make an idle process of 5 MiB one of 15.
+    // Huge pages would make an idle process of 9 MiB one of 15.
     let _ = nix::sys::prctl::set_thp_disable(true);
     // A stream takes two descriptors, and many systems start us with 1,024.
     if let Ok((_, most)) = getrlimit(Resource::RLIMIT_NOFILE) {

@@ -19,9 +19,7 @@ use std::time::Instant;
 
 use arc_swap::{ArcSwap, Cache};
 use bytes::Bytes;
-use http::header::{
-    ALLOW, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, RETRY_AFTER, UPGRADE,
-};
+use http::header::{ALLOW, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use http::request::Parts;
 use http::{Method, Request, Response, Version};
 use http_body::Body;
@@ -245,7 +243,6 @@ impl Exchange<'_> {
     fn relay(&self, mut answer: Answer, mut meter: Meter, serving: Serving) -> ProxyResponse {
         let status = answer.head.status;
         meter.answered(status.as_u16());
-        let upgraded = answer.head.headers.get(UPGRADE).cloned();
         headers::for_client(&mut answer.head);
         if status.as_u16() == 101 {
             let (engine, early) = answer.link.into_tunnel(answer.reading);
@@ -254,11 +251,9 @@ impl Exchange<'_> {
             let mut response = own(Bytes::new(), serving);
             *response.status_mut() = status;
             *response.headers_mut() = answer.head.headers;
+            // The engine's `Upgrade` is still there.
             let upgrade = HeaderValue::from_static("upgrade");
             response.headers_mut().insert(CONNECTION, upgrade);
-            if let Some(upgraded) = upgraded {
-                response.headers_mut().insert(UPGRADE, upgraded);
-            }
             return response;
         }
         let body = answer.link.into_body(
