@@ -214,11 +214,20 @@ impl App {
     }
 }
 
+/// How a process came to stop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stopped {
+    /// Everything has ended.
+    Drained,
+    /// A second signal: threads still run, and nothing is to be waited for.
+    AtOnce,
+}
+
 /// Serves until SIGTERM or SIGINT, then drains; a second signal exits at once.
 ///
 /// # Errors
 /// When signals cannot be watched.
-pub fn until_stopped(app: App) -> anyhow::Result<()> {
+pub fn until_stopped(app: App) -> anyhow::Result<Stopped> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
@@ -234,10 +243,13 @@ pub fn until_stopped(app: App) -> anyhow::Result<()> {
             report = app.drain() => {
                 let DrainReport { requests_cut, connections_cut } = report;
                 tracing::info!(requests_cut, connections_cut, "stopped");
+                Ok(Stopped::Drained)
             }
-            () = signals.next() => tracing::warn!("second signal: exiting at once"),
+            () = signals.next() => {
+                tracing::warn!("second signal: exiting at once");
+                Ok(Stopped::AtOnce)
+            }
         }
-        Ok(())
     })
 }
 

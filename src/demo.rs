@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
-use crate::app;
+use crate::app::{self, Stopped};
 use crate::config::{Config, ListedEngine};
 use crate::proxy::meter::RequestRecord;
 use crate::sim::speed::Speed;
@@ -55,9 +55,10 @@ pub fn run(port: u16) -> anyhow::Result<()> {
     let printer = std::thread::Builder::new()
         .name("lines".to_owned())
         .spawn(move || print_lines(ended))?;
-    app::until_stopped(app)?;
-    // The workers are gone, and with them the senders: it ends by itself.
-    let _ = printer.join();
+    if app::until_stopped(app)? == Stopped::Drained {
+        // The workers are gone, and with them the senders: it ends by itself.
+        let _ = printer.join();
+    }
     Ok(())
 }
 

@@ -52,7 +52,8 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
 fn proxy(args: &ProxyArgs) -> anyhow::Result<()> {
     let app = app::build(args.config()?, None)?;
     tracing::info!(address = %app.address, "serving");
-    app::until_stopped(app)
+    app::until_stopped(app)?;
+    Ok(())
 }
 
 fn engine(args: &EngineArgs) -> anyhow::Result<()> {

@@ -3,6 +3,7 @@
 use std::io::{BufRead, BufReader, Read};
 use std::net::{SocketAddr, TcpListener};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering::SeqCst};
 
 use crate::support::{Client, PATIENCE, eventually, post};
 
@@ -21,12 +22,17 @@ fn signal(child: &Child, name: &str) {
     assert!(sent.unwrap().success());
 }
 
+/// A port that nobody else takes meanwhile: below those that the kernel hands
+/// out, and a different one each time.
 fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port()
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    loop {
+        let base = u16::try_from(std::process::id() % 600).unwrap() * 16;
+        let port = 20_000 + base + NEXT.fetch_add(1, SeqCst);
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
 }
 
 #[test]
@@ -105,6 +111,33 @@ fn the_demo_streams_tells_of_it_and_drains() {
         .unwrap();
     assert!(demo.wait().unwrap().success(), "{stderr}");
     assert!(stderr.contains("stopped"), "{stderr}");
+}
+
+#[test]
+fn a_second_signal_ends_the_demo_too() {
+    let port = free_port();
+    let mut demo = pilotfish()
+        .args(["demo", "--port", &port.to_string()])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let address = SocketAddr::from(([127, 0, 0, 1], port));
+    eventually("it serves", || {
+        std::net::TcpStream::connect(address).is_ok()
+    });
+    let mut client = Client::connect(address);
+    let body = r#"{"model":"pilot-large","stream":true,"max_tokens":2000}"#;
+    client.write(post("/v1/chat/completions", body).as_bytes());
+    client.until("data: ");
+    signal(&demo, "-INT");
+    eventually("it drains", || {
+        let mut probe = Client::connect(address);
+        probe.write(b"GET /readyz HTTP/1.1\r\nhost: x\r\n\r\n");
+        probe.answer().is_some_and(|answer| answer.status == 503)
+    });
+    signal(&demo, "-INT");
+    eventually("it exits", || demo.try_wait().unwrap().is_some());
 }
 
 #[test]
