@@ -4,12 +4,16 @@
 //! (`/metrics`, `/engines`) is made by the control thread, so that a large page
 //! cannot hold up a stream.
 
-pub mod control;
-mod exposition;
+pub mod compatible;
+pub mod exposition;
+pub mod host;
 pub mod models;
+pub mod summary;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::header::{ALLOW, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use http::{HeaderMap, Method, Request, Response, StatusCode};
@@ -21,8 +25,6 @@ use crate::drain::{DrainPhase, DrainWatch};
 use crate::proxy::body::ObservedBody;
 use crate::proxy::headers::{REQUEST_ID, request_id};
 use crate::proxy::own;
-use control::{Ask, Query};
-use models::ModelCards;
 
 /// One of our own routes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,7 +43,30 @@ pub enum Route {
     Engines,
     /// The union of the engines' models.
     Models,
+    /// A route of the admin listener.
+    Admin,
 }
+
+/// A page that the control thread makes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Query {
+    /// `/metrics`.
+    Metrics,
+    /// `/engines`.
+    Engines,
+}
+
+/// A question to the control thread, and where its answer goes.
+#[derive(Debug)]
+pub struct Ask {
+    /// The page to make.
+    pub query: Query,
+    /// Where it goes.
+    pub reply: oneshot::Sender<Bytes>,
+}
+
+/// The page behind `/health`, made when the configuration changes.
+pub type Health = Arc<ArcSwap<Bytes>>;
 
 impl Route {
     /// The route of that method and path, if it is ours.
@@ -56,6 +81,8 @@ impl Route {
             "/engines" => Self::Engines,
             // Only the list is ours: what else is under /v1/models is not.
             "/v1/models" if matches!(*method, Method::GET | Method::HEAD) => Self::Models,
+            "/config" => Self::Admin,
+            _ if path.starts_with("/debug/") => Self::Admin,
             _ => return None,
         };
         Some(route)
@@ -68,7 +95,11 @@ pub struct Api {
     /// To the control thread.
     pub control: mpsc::Sender<Ask>,
     /// The union of the engines' model cards.
-    pub models: Arc<ModelCards>,
+    pub models: Arc<ArcSwap<Bytes>>,
+    /// The page behind `/health`.
+    pub health: Health,
+    /// Whether every engine has been asked for its models, or had its time.
+    pub is_discovered: Arc<AtomicBool>,
     /// Whether we are stopping.
     pub drain: DrainWatch,
 }
@@ -77,14 +108,15 @@ const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
 
 /// An answer before it is wrapped for the client.
-struct Page {
+pub struct Page {
     status: StatusCode,
     kind: HeaderValue,
     body: Bytes,
 }
 
 impl Page {
-    fn json(status: StatusCode, body: impl Into<Bytes>) -> Self {
+    /// A page of JSON.
+    pub fn json(status: StatusCode, body: impl Into<Bytes>) -> Self {
         Self {
             status,
             kind: JSON,
@@ -102,29 +134,37 @@ impl Api {
         handled: Handled,
     ) -> Response<ObservedBody> {
         let serving = handled.serve(request.version());
-        let id = request_id(request.headers());
         let page = match *request.method() {
             Method::GET | Method::HEAD => self.page(route).await,
             Method::OPTIONS => Page::json(StatusCode::NO_CONTENT, ""),
             _ => Page::json(StatusCode::METHOD_NOT_ALLOWED, method_error()),
         };
-        let head_only = request.method() == Method::HEAD;
-        finish(page, head_only, id, serving)
+        finish(page, &request, serving)
     }
 
     async fn page(self, route: Route) -> Page {
         match route {
-            Route::Health => Page::json(StatusCode::OK, r#"{"status":"healthy"}"#),
+            Route::Health if self.control.is_closed() => Page::json(
+                StatusCode::SERVICE_UNAVAILABLE,
+                r#"{"status":"Service discovery module is down."}"#,
+            ),
+            Route::Health => Page::json(StatusCode::OK, Bytes::clone(&self.health.load())),
             Route::Live => Page::json(StatusCode::OK, r#"{"status":"alive"}"#),
             Route::Ready if self.drain.phase() == DrainPhase::Run => {
-                Page::json(StatusCode::OK, r#"{"status":"ready"}"#)
+                if self.is_discovered.load(Relaxed) {
+                    Page::json(StatusCode::OK, r#"{"status":"ready"}"#)
+                } else {
+                    let page = r#"{"status":"asking the engines for their models"}"#;
+                    Page::json(StatusCode::SERVICE_UNAVAILABLE, page)
+                }
             }
             Route::Ready => Page::json(StatusCode::SERVICE_UNAVAILABLE, r#"{"status":"draining"}"#),
             Route::Version => {
                 let version = concat!(r#"{"version":""#, env!("CARGO_PKG_VERSION"), r#""}"#);
                 Page::json(StatusCode::OK, version)
             }
-            Route::Models => Page::json(StatusCode::OK, self.models.list()),
+            Route::Models => Page::json(StatusCode::OK, Bytes::clone(&self.models.load())),
+            Route::Admin => Page::json(StatusCode::NOT_FOUND, ADMIN),
             Route::Metrics => self.ask(Query::Metrics, TEXT).await,
             Route::Engines => self.ask(Query::Engines, JSON).await,
         }
@@ -144,18 +184,31 @@ impl Api {
     }
 }
 
+/// What the public listener says of the admin listener's routes.
+const ADMIN: &str = r#"{"error":{"message":"This is served by the admin listener: see --admin-port.","type":"invalid_request_error","param":null,"code":"not_found"}}"#;
+
 fn method_error() -> &'static str {
     r#"{"error":{"message":"Only GET and HEAD are allowed here.","type":"invalid_request_error","param":null,"code":"method_not_allowed"}}"#
 }
 
-fn finish(
+/// Answers a request with a page that is there already.
+pub fn respond(
+    request: &Request<Incoming>,
+    handled: Handled,
     page: Page,
-    head_only: bool,
-    id: HeaderValue,
-    serving: Serving,
 ) -> Response<ObservedBody> {
+    let serving = handled.serve(request.version());
+    finish(page, request, serving)
+}
+
+fn finish(page: Page, request: &Request<Incoming>, serving: Serving) -> Response<ObservedBody> {
     let length = HeaderValue::from(page.body.len());
-    let body = if head_only { Bytes::new() } else { page.body };
+    let body = if request.method() == Method::HEAD {
+        Bytes::new()
+    } else {
+        page.body
+    };
+    let id = request_id(request.headers());
     let mut response = own(body, serving);
     *response.status_mut() = page.status;
     let headers: &mut HeaderMap = response.headers_mut();

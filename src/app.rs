@@ -4,34 +4,35 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use arc_swap::ArcSwap;
+use bytes::Bytes;
 use tokio::sync::mpsc;
 
-use crate::api::Api;
-use crate::api::control::{Control, QUEUE};
-use crate::api::models::ModelCards;
-use crate::config::{Config, DrainSettings, RoutingLogic, Timeouts};
+use crate::api::{Api, Ask, models};
+use crate::config::{Bounds, Config, DrainSettings, Settings};
+use crate::control::{Admin, ControlSpec, QUEUE};
 use crate::discovery::listed;
+use crate::discovery::models::Cards;
 use crate::drain::{DrainPhase, DrainWatch};
 use crate::fleet::{Fleet, Snapshot};
 use crate::metrics::{Metrics, ModelRegistry};
-use crate::policy::Policy;
 use crate::proxy::ProxySettings;
 use crate::proxy::facts::Budget;
 use crate::proxy::meter::RecordSink;
-use crate::upstream::Pool;
-use crate::{net, worker};
+use crate::{control, net, worker};
 
 /// A running process, with the address that it really listens on.
 #[derive(Debug)]
 pub struct App {
     /// The public listener.
     pub address: SocketAddr,
+    /// The admin listener, if there is one.
+    pub admin: Option<SocketAddr>,
     drain: DrainWatch,
     settings: DrainSettings,
     open: Arc<[AtomicUsize]>,
@@ -53,59 +54,66 @@ pub struct DrainReport {
 /// # Errors
 /// What is wrong with the configuration, or that the port is taken.
 pub fn build(config: Config, records: Option<RecordSink>) -> anyhow::Result<App> {
-    let specs = listed::specs(&config.engines)?;
-    if specs.is_empty() {
+    if config.settings.engines.is_empty() {
         tracing::warn!("the engine list is empty: every request gets a 503");
     }
     let metrics = Metrics::default();
     let registry = ModelRegistry::new(metrics.clone());
     let models = registry.rendered();
-    let policy = match config.routing {
-        RoutingLogic::RoundRobin => Policy::RoundRobin,
-    };
-    let mut fleet = Fleet::new(policy, registry);
-    fleet.reconcile(specs);
+    let mut fleet = Fleet::new(registry);
+    let (settings, cards) = (config.settings, Cards::default());
+    fleet.apply(
+        Arc::new(settings.clone()),
+        listed::specs(&settings.engines, &cards),
+    );
     let published = fleet.published();
 
-    let listener = net::listen(config.listen)
-        .with_context(|| format!("cannot listen on {}", config.listen))?;
+    let listener = listen(config.listen)?;
     let address = listener.local_addr()?;
     let drain = DrainWatch::default();
-    let cards = Arc::new(ModelCards::new(&published.load()));
+    let admin = config.admin.map(listen).transpose()?;
+    let admin_address = admin.as_ref().map(std::net::TcpListener::local_addr);
+    let admin_address = admin_address.transpose()?;
+    let admin = admin.map(|listener| Admin {
+        listener,
+        drain: drain.clone(),
+        timeouts: settings.timeouts,
+    });
     let (control, asked) = mpsc::channel(QUEUE);
+    let list = models::list(&published.load(), &cards);
+    let api = api(&settings, control, list, &drain);
+    let spec = ControlSpec {
+        fleet,
+        dynamic: config.dynamic,
+        exporter: metrics.handle(),
+        models,
+        list: Arc::clone(&api.models),
+        health: Arc::clone(&api.health),
+        is_discovered: Arc::clone(&api.is_discovered),
+        engine_key: config.engine_key,
+        stats: config.stats.clone(),
+        timeouts: settings.timeouts,
+        settings,
+    };
+    spec.show_config();
     let template = WorkerTemplate {
         published: Arc::clone(&published),
         settings: ProxySettings {
-            budget: Budget::new(config.limits.peek_budget_bytes),
-            limits: config.limits,
-            timeouts: config.timeouts.clone(),
+            budget: Budget::new(config.bounds.peek_budget_bytes),
             metrics: metrics.process(),
             drain: drain.clone(),
-            stream_error_events: config.stream_error_events,
+            log_requests: config.stats.log_requests,
             records,
         },
-        api: Api {
-            control,
-            models: Arc::clone(&cards),
-            drain: drain.clone(),
-        },
+        bounds: config.bounds,
+        root_path: Arc::from(config.root_path),
+        api,
     };
     let (open, mut threads) = start_workers(&template, &listener, config.workers)?;
-    let (seen, timeouts) = (Arc::clone(&published), config.timeouts);
-    threads.push(thread("control", move || {
-        run_control(&timeouts, |pool| {
-            let control = Control {
-                published: seen,
-                exporter: metrics.handle(),
-                models,
-                cards,
-                pool,
-            };
-            control.run(asked)
-        })
-    })?);
+    threads.push(thread("control", move || control::run(spec, asked, admin))?);
     Ok(App {
         address,
+        admin: admin_address,
         drain,
         settings: config.drain,
         open,
@@ -114,10 +122,28 @@ pub fn build(config: Config, records: Option<RecordSink>) -> anyhow::Result<App>
     })
 }
 
+fn api(settings: &Settings, control: mpsc::Sender<Ask>, list: Bytes, drain: &DrainWatch) -> Api {
+    let mut engines = settings.engines.iter();
+    let is_known = engines.all(|engine| engine.models.is_some());
+    Api {
+        control,
+        models: Arc::new(ArcSwap::from_pointee(list)),
+        health: Arc::default(),
+        is_discovered: Arc::new(AtomicBool::new(is_known)),
+        drain: drain.clone(),
+    }
+}
+
+fn listen(address: SocketAddr) -> anyhow::Result<std::net::TcpListener> {
+    net::listen(address).with_context(|| format!("cannot listen on {address}"))
+}
+
 /// What all workers are made from.
 struct WorkerTemplate {
     published: Arc<ArcSwap<Snapshot>>,
     settings: ProxySettings,
+    bounds: Bounds,
+    root_path: Arc<str>,
     api: Api,
 }
 
@@ -138,6 +164,8 @@ fn start_workers(
             listener: net::share(listener)?,
             published: Arc::clone(&template.published),
             settings: template.settings.clone(),
+            bounds: template.bounds.clone(),
+            root_path: Arc::clone(&template.root_path),
             api: template.api.clone(),
             open: Arc::clone(&open),
         };
@@ -146,18 +174,6 @@ fn start_workers(
         })?);
     }
     Ok((open, threads))
-}
-
-fn run_control<F: Future<Output = ()>>(
-    timeouts: &Timeouts,
-    work: impl FnOnce(std::rc::Rc<Pool>) -> F,
-) -> io::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build_local(tokio::runtime::LocalOptions::default())?;
-    let pool = Pool::new(0, timeouts.pool_idle, timeouts.connect);
-    runtime.block_on(work(pool));
-    Ok(())
 }
 
 fn thread(
@@ -209,8 +225,8 @@ impl App {
     #[must_use]
     pub fn in_flight(&self) -> u32 {
         let snapshot = self.published.load();
-        let engines = snapshot.all.candidates.engines().iter();
-        engines.map(|engine| engine.in_flight.load(Relaxed)).sum()
+        let engines = snapshot.all.candidates.list().iter();
+        engines.map(|one| one.engine.in_flight.load(Relaxed)).sum()
     }
 }
 

@@ -1,70 +1,222 @@
-//! Configuration: plain data and defaults, nothing else.
+//! Configuration: plain data and defaults.
 //!
 //! Whoever reads flags or files fills these structs; whoever acts reads them.
 //! This module imports nothing of ours.
 
+pub mod difference;
+pub mod dynamic;
+pub mod problem;
+pub mod resolve;
+pub mod validate;
+pub mod watch;
+
+mod flat;
+mod units;
+mod url;
+
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
+
+use http::HeaderName;
+
+pub use units::{Seconds, duration};
+pub use url::{EngineUrl, UrlError};
+
+use dynamic::DynamicFile;
 
 /// Everything that the process is started with.
 #[derive(Debug, Clone)]
 pub struct Config {
     /// The public listener; port 0 takes a free one.
     pub listen: SocketAddr,
-    /// Engines as listed by the user, in the user's order.
-    pub engines: Vec<ListedEngine>,
-    /// How an engine is chosen.
-    pub routing: RoutingLogic,
+    /// The listener for those who run us; none by default.
+    pub admin: Option<SocketAddr>,
+    /// Cut from the front of every path; empty or `/prefix`.
+    pub root_path: String,
     /// Data-path threads, each with its own runtime and connection pool.
     pub workers: usize,
-    /// Bounds on what is held.
-    pub limits: Limits,
-    /// Deadlines.
-    pub timeouts: Timeouts,
+    /// What may change while we run.
+    pub settings: Settings,
+    /// The dynamic file, and what holds where it is silent.
+    pub dynamic: Option<DynamicSource>,
+    /// Bounds on what the process holds.
+    pub bounds: Bounds,
     /// How the process stops.
     pub drain: DrainSettings,
-    /// Whether a stream that an engine cut ends with an `error` event.
-    pub stream_error_events: bool,
+    /// Statistics of the traffic.
+    pub stats: StatsSettings,
+    /// Sent as a bearer token on our own requests to engines.
+    pub engine_key: Option<String>,
 }
 
 impl Default for Config {
     fn default() -> Self {
         Self {
             listen: SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 8001),
-            engines: Vec::new(),
-            routing: RoutingLogic::RoundRobin,
+            admin: None,
+            root_path: String::new(),
             workers: default_workers(),
+            settings: Settings::default(),
+            dynamic: None,
+            bounds: Bounds::default(),
+            drain: DrainSettings::default(),
+            stats: StatsSettings::default(),
+            engine_key: None,
+        }
+    }
+}
+
+/// Where the dynamic configuration comes from.
+#[derive(Debug, Clone)]
+pub struct DynamicSource {
+    /// The file.
+    pub file: PathBuf,
+    /// The flags: what holds for keys that the file does not have.
+    pub flags: DynamicFile,
+    /// The file as it was when we started.
+    pub first: validate::Loaded,
+}
+
+/// What may change while we run: validated, and applied as a whole.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Settings {
+    /// The engines, in the order given.
+    pub engines: Vec<ListedEngine>,
+    /// Other names of models: alias → model.
+    pub aliases: BTreeMap<String, String>,
+    /// How an engine is chosen.
+    pub routing: Routing,
+    /// Bounds on what one request may hold.
+    pub limits: Limits,
+    /// Deadlines.
+    pub timeouts: Timeouts,
+    /// Whether a stream that an engine cut ends with an `error` event.
+    pub stream_error_events: bool,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            engines: Vec::new(),
+            aliases: BTreeMap::new(),
+            routing: Routing::RoundRobin,
             limits: Limits::default(),
             timeouts: Timeouts::default(),
-            drain: DrainSettings::default(),
             stream_error_events: true,
         }
     }
 }
 
 /// One engine as the user wrote it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct ListedEngine {
-    /// The URL's text, kept as written.
-    pub url: String,
-    /// Names of the models it serves.
-    pub models: Vec<String>,
+    /// Where it listens; also its identity.
+    pub url: EngineUrl,
+    /// Names of the models it serves; `None`: those that it tells of itself.
+    pub models: Option<Vec<String>>,
+    /// All else that was said of it.
+    pub traits: Arc<Traits>,
 }
 
-/// The policies that `--routing-logic` knows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RoutingLogic {
+impl ListedEngine {
+    /// An engine of which nothing but this is said.
+    ///
+    /// # Errors
+    /// A text that is no URL.
+    pub fn new(url: &str, models: &[&str]) -> Result<Self, UrlError> {
+        Ok(Self {
+            url: EngineUrl::parse(url)?,
+            models: Some(models.iter().map(ToString::to_string).collect()),
+            traits: Arc::default(),
+        })
+    }
+}
+
+/// What is said of an engine beside where it is and what it serves.
+#[derive(Debug, Clone, PartialEq, serde::Serialize)]
+pub struct Traits {
+    /// Its share of the traffic, relative to others.
+    pub weight: f64,
+    /// The group of engines that it is an instance of.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub block: Option<String>,
+    /// Where it runs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub region: Option<String>,
+    /// Names with values, to filter by.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+    /// How far it may be trusted with what prompts say.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub privacy: Option<dynamic::Privacy>,
+    /// What its tokens cost.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cost: Option<dynamic::Cost>,
+    /// Any document.
+    #[serde(skip_serializing_if = "serde_json::Value::is_null")]
+    pub metadata: serde_json::Value,
+}
+
+impl Default for Traits {
+    fn default() -> Self {
+        Self {
+            weight: 1.0,
+            block: None,
+            region: None,
+            labels: BTreeMap::new(),
+            privacy: None,
+            cost: None,
+            metadata: serde_json::Value::Null,
+        }
+    }
+}
+
+/// How an engine is chosen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Routing {
     /// Each engine of a candidate set in its turn.
     RoundRobin,
+    /// The same engine for the same session.
+    Session {
+        /// The field of the head, or the top-level key of the body, that
+        /// carries the session's id.
+        key: SessionKey,
+    },
 }
 
-/// Bounds on what one request, and all requests, may hold.
-#[derive(Debug, Clone)]
+/// The name under which requests carry their session's id.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SessionKey {
+    /// As a field of the head.
+    pub field: HeaderName,
+    /// As a key of the body: the same text, in its own case.
+    pub key: Arc<str>,
+}
+
+/// Bounds on what one request may hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     /// Bytes of one body that the peek holds until it can be routed.
     pub max_peek_bytes: usize,
     /// Bytes of one body that are kept for a retry.
     pub max_replay_bytes: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            max_peek_bytes: 32 << 20,
+            max_replay_bytes: 1 << 20,
+        }
+    }
+}
+
+/// Bounds on what the whole process holds.
+#[derive(Debug, Clone)]
+pub struct Bounds {
     /// Bytes of all bodies held at once; beyond it: 503.
     pub peek_budget_bytes: usize,
     /// Idle connections kept for each engine by each worker.
@@ -73,11 +225,9 @@ pub struct Limits {
     pub max_connections: usize,
 }
 
-impl Default for Limits {
+impl Default for Bounds {
     fn default() -> Self {
         Self {
-            max_peek_bytes: 32 << 20,
-            max_replay_bytes: 1 << 20,
             peek_budget_bytes: 256 << 20,
             max_idle_per_engine: 1024,
             max_connections: 65_536,
@@ -86,7 +236,7 @@ impl Default for Limits {
 }
 
 /// Deadlines; all are checked about ten times a second.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Timeouts {
     /// From a request's first byte to the end of its head.
     pub client_head: Duration,
@@ -141,6 +291,27 @@ impl Default for DrainSettings {
         Self {
             settle: Duration::from_secs(2),
             timeout: Duration::from_secs(30),
+        }
+    }
+}
+
+/// Statistics of the traffic, and what of it is logged.
+#[derive(Debug, Clone)]
+pub struct StatsSettings {
+    /// The sliding window.
+    pub window: Duration,
+    /// How often a table of the engines is logged.
+    pub log_every: Option<Duration>,
+    /// Whether each choice of an engine is logged.
+    pub log_requests: bool,
+}
+
+impl Default for StatsSettings {
+    fn default() -> Self {
+        Self {
+            window: Duration::from_secs(60),
+            log_every: None,
+            log_requests: false,
         }
     }
 }

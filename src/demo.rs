@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 use crate::app::{self, Stopped};
-use crate::config::{Config, ListedEngine};
+use crate::config::{Config, ListedEngine, Settings};
 use crate::proxy::meter::RequestRecord;
 use crate::sim::speed::Speed;
 use crate::sim::{SimConfig, SimEngine};
@@ -40,13 +40,13 @@ pub fn run(port: u16) -> anyhow::Result<()> {
     let listed = engines
         .iter()
         .zip(ENGINES)
-        .map(|(engine, (model, _))| ListedEngine {
-            url: engine.url(),
-            models: vec![model.to_owned()],
-        });
+        .map(|(engine, (model, _))| ListedEngine::new(&engine.url(), &[model]));
     let config = Config {
         listen: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port),
-        engines: listed.collect(),
+        settings: Settings {
+            engines: listed.collect::<Result<_, _>>()?,
+            ..Settings::default()
+        },
         ..Config::default()
     };
     let (records, ended) = mpsc::channel(LINES);
@@ -107,7 +107,7 @@ fn line(record: &RequestRecord) -> String {
     let engine = record
         .engine
         .as_ref()
-        .map_or("-", |engine| engine.spec.url.text());
+        .map_or("-", |engine| engine.url.text());
     let model = if record.model.is_empty() {
         "-"
     } else {

@@ -2,3 +2,4 @@
 //! a restart or a lost event can't leave a ghost.
 
 pub mod listed;
+pub mod models;

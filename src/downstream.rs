@@ -10,6 +10,7 @@ pub mod watch;
 
 pub use conn::{ConnState, Handled, Serving};
 
+use std::cell::Cell;
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
@@ -48,7 +49,7 @@ pub struct Shared {
     /// Deadlines.
     pub watch: Rc<Watch>,
     /// How long each phase may last.
-    pub timeouts: Timeouts,
+    pub timeouts: Cell<Timeouts>,
     /// Whether we are stopping.
     pub drain: DrainWatch,
 }

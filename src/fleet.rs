@@ -1,15 +1,18 @@
 //! The fleet: every engine we know, and the immutable view of it that a
 //! request sees.
 //!
-//! [`Fleet`] is the only writer. It turns the full list of [`EngineSpec`]s into
-//! a new [`Snapshot`] and publishes it by one swap; an engine that is in the
-//! old list and in the new one keeps its `Arc<Engine>`, and with it its counts.
+//! [`Fleet`] is the only writer. It turns settings and the full list of
+//! [`EngineSpec`]s into a new [`Snapshot`] and publishes it by one swap; an
+//! engine that is in the old list and in the new one keeps its `Arc<Engine>`,
+//! and with it its counts; a model keeps its turn and its statistics.
 //!
 //! Invariant: a request loads the snapshot once; long streams hold an
 //! `Arc<Engine>`, never the snapshot.
 
 pub mod engine;
 pub mod load;
+mod ring;
+pub mod stats;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -17,37 +20,88 @@ use std::sync::atomic::AtomicUsize;
 
 use arc_swap::ArcSwap;
 
+pub use crate::config::{EngineUrl, UrlError};
+use crate::config::{Routing, Settings};
 use crate::metrics::{ModelMetrics, ModelRegistry};
 use crate::policy::Policy;
-pub use engine::{Engine, EngineSpec, EngineUrl, UrlError};
+pub use engine::{Engine, EngineSpec};
+use ring::Ring;
+use stats::Served;
 
-/// Engines among which one choice is made, in a fixed order.
+/// One engine as the traffic of one model sees it.
+#[derive(Debug, Clone)]
+pub struct Candidate {
+    /// The engine, with its live state.
+    pub engine: Arc<Engine>,
+    /// What discovery says of it now.
+    pub spec: Arc<EngineSpec>,
+    /// What it did for this model.
+    pub served: Arc<Served>,
+}
+
+/// Engines among which one choice is made, sorted by URL, as the reference
+/// router takes them.
 #[derive(Debug)]
 pub struct CandidateSet {
-    engines: Vec<Arc<Engine>>,
-    /// Round-robin's position, shared by the workers.
-    pub cursor: AtomicUsize,
+    list: Vec<Candidate>,
+    /// Round-robin's position, shared by the workers, and by the sets of one
+    /// model that follow each other.
+    pub cursor: Arc<AtomicUsize>,
+    ring: Option<Arc<Ring>>,
 }
 
 impl CandidateSet {
-    fn new(engines: Vec<Arc<Engine>>) -> Self {
-        Self {
-            engines,
-            cursor: AtomicUsize::new(0),
-        }
+    /// The engines.
+    #[must_use]
+    pub fn list(&self) -> &[Candidate] {
+        &self.list
     }
 
-    /// The engines, in the order that the user listed them.
-    #[must_use]
-    pub fn engines(&self) -> &[Arc<Engine>] {
-        &self.engines
+    /// The candidates in the order in which they own `key`; some come more than
+    /// once. Empty when the policy in force needs no ring.
+    pub fn owners(&self, key: &str) -> impl Iterator<Item = &Candidate> {
+        let owners = self.ring.as_deref().map(|ring| ring.owners(key));
+        owners.into_iter().flatten().map(|at| &self.list[at])
+    }
+
+    fn urls(&self) -> impl Iterator<Item = &str> {
+        self.list.iter().map(|one| one.engine.url.text())
+    }
+
+    /// The set of `engines` that follows `old`.
+    fn follow(old: Option<&Self>, mut engines: Vec<Member>, policy: Policy) -> Self {
+        engines.sort_by(|(a, _), (b, _)| a.url.text().cmp(b.url.text()));
+        let known: HashMap<u64, &Arc<Served>> = (old.into_iter().flat_map(Self::list))
+            .map(|one| (one.engine.key, &one.served))
+            .collect();
+        let list = engines.into_iter().map(|(engine, spec)| Candidate {
+            served: known
+                .get(&engine.key)
+                .map_or_else(Arc::default, |known| Arc::clone(known)),
+            engine,
+            spec,
+        });
+        let mut set = Self {
+            list: list.collect(),
+            cursor: old.map_or_else(Arc::default, |old| Arc::clone(&old.cursor)),
+            ring: None,
+        };
+        if policy == Policy::Session {
+            let same = old.filter(|old| old.urls().eq(set.urls()));
+            let same = same.and_then(|old| old.ring.clone());
+            set.ring = same.or_else(|| Some(Arc::new(Ring::new(set.urls()))));
+        }
+        set
     }
 }
+
+/// An engine, and what is said of it.
+type Member = (Arc<Engine>, Arc<EngineSpec>);
 
 /// One model: who serves it, and where its traffic is counted.
 #[derive(Debug)]
 pub struct Model {
-    /// The name that requests use.
+    /// The name that engines know it by.
     pub name: Arc<str>,
     /// The engines that serve it.
     pub candidates: CandidateSet,
@@ -62,6 +116,8 @@ pub struct Snapshot {
     pub generation: u64,
     /// How an engine is chosen.
     pub policy: Policy,
+    /// Limits, deadlines, names.
+    pub settings: Arc<Settings>,
     /// Every engine, for requests that name no model.
     pub all: Arc<Model>,
     /// Seeded, since the names come from clients; half the cost of SipHash.
@@ -69,10 +125,13 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// The model of that name, unless no engine has ever served it.
+    /// The model of that name or alias, unless no engine has ever served it.
     #[must_use]
     pub fn model(&self, name: &str) -> Option<&Arc<Model>> {
-        self.models.get(name)
+        self.models.get(name).or_else(|| {
+            let model = self.settings.aliases.get(name)?;
+            self.models.get(model.as_str())
+        })
     }
 
     /// The one model that is served, when there is just one.
@@ -82,12 +141,19 @@ impl Snapshot {
         models.next().filter(|_| models.next().is_none())
     }
 
-    /// The names of all models, sorted.
+    /// All models, sorted by name.
     #[must_use]
-    pub fn model_names(&self) -> Vec<&str> {
-        let mut names: Vec<&str> = self.models.keys().map(AsRef::as_ref).collect();
-        names.sort_unstable();
-        names
+    pub fn models(&self) -> Vec<&Arc<Model>> {
+        let mut models: Vec<&Arc<Model>> = self.models.values().collect();
+        models.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        models
+    }
+
+    /// Every engine once for each model that it serves, and once for requests
+    /// that name none.
+    pub fn every_candidate(&self) -> impl Iterator<Item = &Candidate> {
+        let models = self.models.values().chain([&self.all]);
+        models.flat_map(|model| model.candidates.list())
     }
 }
 
@@ -102,15 +168,18 @@ pub struct Fleet {
 impl Fleet {
     /// A fleet without engines.
     #[must_use]
-    pub fn new(policy: Policy, mut registry: ModelRegistry) -> Self {
+    pub fn new(mut registry: ModelRegistry) -> Self {
+        let settings = Arc::new(Settings::default());
+        let policy = policy(&settings.routing);
         let empty = Snapshot {
             generation: 0,
             policy,
             all: Arc::new(Model {
                 name: Arc::from(""),
-                candidates: CandidateSet::new(Vec::new()),
+                candidates: CandidateSet::follow(None, Vec::new(), policy),
                 metrics: registry.handles(ModelRegistry::UNKNOWN),
             }),
+            settings,
             models: HashMap::default(),
         };
         Self {
@@ -128,52 +197,60 @@ impl Fleet {
 
     /// Makes the fleet what `specs` says: the full list, never a difference.
     pub fn reconcile(&mut self, specs: Vec<EngineSpec>) {
-        let old = self.published.load_full();
-        let surviving: HashMap<&str, &Arc<Engine>> = (old.all.candidates.engines.iter())
-            .map(|engine| (engine.spec.url.text(), engine))
-            .collect();
-        let mut engines: Vec<Arc<Engine>> = Vec::with_capacity(specs.len());
-        for spec in specs {
-            match surviving.get(spec.url.text()) {
-                Some(engine) if engine.spec == spec => engines.push(Arc::clone(engine)),
-                _ => {
-                    self.next_key += 1;
-                    engines.push(Arc::new(Engine::new(spec, self.next_key)));
-                }
-            }
-        }
-        self.publish(&old, engines);
+        let settings = Arc::clone(&self.published.load().settings);
+        self.apply(settings, specs);
     }
 
-    fn publish(&mut self, old: &Snapshot, engines: Vec<Arc<Engine>>) {
-        let mut serving: HashMap<Arc<str>, Vec<Arc<Engine>>> = HashMap::new();
+    /// Puts settings and engines in force together, by one swap.
+    pub fn apply(&mut self, settings: Arc<Settings>, specs: Vec<EngineSpec>) {
+        let old = self.published.load_full();
+        let surviving: HashMap<&str, &Arc<Engine>> = (old.all.candidates.list().iter())
+            .map(|known| (known.engine.url.text(), &known.engine))
+            .collect();
+        let mut members: Vec<Member> = Vec::with_capacity(specs.len());
+        for spec in specs {
+            let engine = surviving.get(spec.url.text()).map_or_else(
+                || {
+                    self.next_key += 1;
+                    Arc::new(Engine::new(spec.url.clone(), self.next_key))
+                },
+                |engine| Arc::clone(engine),
+            );
+            members.push((engine, Arc::new(spec)));
+        }
+        self.publish(&old, settings, members);
+    }
+
+    fn publish(&mut self, old: &Snapshot, settings: Arc<Settings>, members: Vec<Member>) {
+        let mut serving: HashMap<Arc<str>, Vec<Member>> = HashMap::new();
         // A model that was served once stays known: it is unavailable, not unknown.
         for name in old.models.keys() {
             serving.insert(Arc::clone(name), Vec::new());
         }
-        for engine in &engines {
-            for model in &engine.spec.models {
+        for (engine, spec) in &members {
+            for model in &spec.models {
                 let list = serving.entry(Arc::from(model.as_str())).or_default();
-                list.push(Arc::clone(engine));
+                list.push((Arc::clone(engine), Arc::clone(spec)));
             }
         }
-        let models = serving.into_iter().map(|(name, engines)| {
-            let metrics = self.registry.handles(&name);
-            let candidates = CandidateSet::new(engines);
+        let policy = policy(&settings.routing);
+        let models = serving.into_iter().map(|(name, members)| {
+            let before = old.models.get(&name).map(|model| &model.candidates);
             let model = Model {
+                metrics: self.registry.handles(&name),
+                candidates: CandidateSet::follow(before, members, policy),
                 name: Arc::clone(&name),
-                candidates,
-                metrics,
             };
             (name, Arc::new(model))
         });
         let snapshot = Snapshot {
             generation: old.generation + 1,
-            policy: old.policy,
+            policy,
+            settings,
             models: models.collect(),
             all: Arc::new(Model {
                 name: Arc::from(""),
-                candidates: CandidateSet::new(engines),
+                candidates: CandidateSet::follow(Some(&old.all.candidates), members, policy),
                 metrics: Arc::clone(&old.all.metrics),
             }),
         };
@@ -181,36 +258,86 @@ impl Fleet {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+fn policy(routing: &Routing) -> Policy {
+    match routing {
+        Routing::RoundRobin => Policy::RoundRobin,
+        Routing::Session { .. } => Policy::Session,
+    }
+}
 
-    fn spec(url: &str, models: &[&str]) -> EngineSpec {
+/// What tests of the fleet, and of those who read it, begin with.
+#[cfg(test)]
+pub(crate) mod testing {
+    use super::{EngineSpec, EngineUrl, Fleet};
+    use crate::metrics::ModelRegistry;
+
+    pub(crate) fn spec(url: &str, models: &[&str]) -> EngineSpec {
         EngineSpec {
             url: EngineUrl::parse(url).unwrap(),
             models: models.iter().map(ToString::to_string).collect(),
+            traits: std::sync::Arc::default(),
         }
     }
 
-    fn fleet() -> Fleet {
-        Fleet::new(Policy::RoundRobin, ModelRegistry::default())
+    pub(crate) fn fleet() -> Fleet {
+        Fleet::new(ModelRegistry::default())
     }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::testing::{fleet, spec};
+    use super::*;
+    use std::sync::atomic::Ordering::Relaxed;
 
     #[test]
     fn survivors_keep_their_engine_and_leavers_leave_the_model_known() {
         let mut fleet = fleet();
         fleet.reconcile(vec![spec("http://a:1", &["m"]), spec("http://b:1", &["n"])]);
         let before = fleet.published().load_full();
-        fleet.reconcile(vec![spec("http://a:1", &["m"])]);
+        fleet.reconcile(vec![spec("http://a:1", &["m", "x"])]);
         let after = fleet.published().load_full();
-        assert!(Arc::ptr_eq(
-            &before.all.candidates.engines()[0],
-            &after.all.candidates.engines()[0]
-        ));
+        let engine = |snapshot: &Snapshot| Arc::clone(&snapshot.all.candidates.list()[0].engine);
+        assert!(Arc::ptr_eq(&engine(&before), &engine(&after)));
         assert_eq!(after.generation, 2);
-        assert_eq!(after.model_names(), ["m", "n"]);
-        assert!(after.model("n").unwrap().candidates.engines().is_empty());
+        let names: Vec<&str> = after.models().iter().map(|model| &*model.name).collect();
+        assert_eq!(names, ["m", "n", "x"]);
+        assert!(after.model("n").unwrap().candidates.list().is_empty());
         assert!(after.model("never").is_none());
+    }
+
+    #[test]
+    fn turn_and_statistics_are_kept_and_candidates_sorted() {
+        let mut fleet = fleet();
+        fleet.reconcile(vec![spec("http://b:1", &["m"]), spec("http://a:1", &["m"])]);
+        let set = |fleet: &Fleet| Arc::clone(fleet.published().load_full().model("m").unwrap());
+        let before = set(&fleet);
+        before.candidates.cursor.store(7, Relaxed);
+        before.candidates.list()[1].served.pick();
+        fleet.reconcile(vec![
+            spec("http://0:1", &["m"]),
+            spec("http://b:1", &["m"]),
+            spec("http://a:1", &["m"]),
+        ]);
+        let after = set(&fleet);
+        let urls: Vec<&str> = after.candidates.urls().collect();
+        assert_eq!(urls, ["http://0:1", "http://a:1", "http://b:1"]);
+        assert_eq!(after.candidates.cursor.load(Relaxed), 7);
+        let served = |model: &Model, at: usize| Arc::clone(&model.candidates.list()[at].served);
+        assert!(Arc::ptr_eq(&served(&before, 1), &served(&after, 2)));
+    }
+
+    #[test]
+    fn aliases_lead_to_models() {
+        let mut fleet = fleet();
+        let settings = Settings {
+            aliases: [("gpt-4".to_owned(), "m".to_owned())].into(),
+            ..Settings::default()
+        };
+        fleet.apply(Arc::new(settings), vec![spec("http://a:1", &["m"])]);
+        let snapshot = fleet.published().load_full();
+        assert_eq!(&*snapshot.model("gpt-4").unwrap().name, "m");
+        assert!(snapshot.only_model().is_some());
     }
 
     #[test]
@@ -219,8 +346,9 @@ mod tests {
         fleet.reconcile(vec![spec("http://a:1", &["m", "n"])]);
         let snapshot = fleet.published().load_full();
         for name in ["m", "n"] {
-            assert_eq!(snapshot.model(name).unwrap().candidates.engines().len(), 1);
+            assert_eq!(snapshot.model(name).unwrap().candidates.list().len(), 1);
         }
+        assert_eq!(snapshot.every_candidate().count(), 3);
         assert!(snapshot.only_model().is_none());
     }
 }

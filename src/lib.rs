@@ -15,6 +15,7 @@ pub mod proxy;
 pub mod upstream;
 
 pub mod api;
+pub mod control;
 pub mod worker;
 
 pub mod bench;

@@ -1,11 +1,13 @@
 //! The binary: arguments → telemetry → app → wait.
 
 use std::io::Write as _;
+use std::path::Path;
 use std::process::ExitCode;
 
-use clap::Parser as _;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use pilotfish::cli::{Cli, Command, EngineArgs, ProxyArgs, UsageError};
+use pilotfish::cli::{Cli, Command, EngineArgs, Launch, ProxyArgs};
+use pilotfish::config::problem::Problems;
+use pilotfish::config::{dynamic, resolve, validate};
 use pilotfish::sim::SimEngine;
 use pilotfish::{app, bench, demo, telemetry};
 
@@ -24,13 +26,13 @@ fn main() -> ExitCode {
     if let Ok((_, most)) = getrlimit(Resource::RLIMIT_NOFILE) {
         let _ = setrlimit(Resource::RLIMIT_NOFILE, most, most);
     }
-    let cli = Cli::parse();
+    let cli = Cli::read();
     match run(&cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{error:#}");
-            let usage = error.downcast_ref::<UsageError>();
-            ExitCode::from(usage.map_or(2, UsageError::exit_code))
+            let problems = error.downcast_ref::<Problems>();
+            problems.map_or(ExitCode::from(2), ExitCode::from)
         }
     }
 }
@@ -45,15 +47,35 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
             std::io::stdout().write_all(report.as_bytes())?;
             Ok(())
         }
+        Some(Command::Validate { file }) => check(file),
+        Some(Command::Schema) => {
+            let schema = serde_json::to_string_pretty(&dynamic::schema())?;
+            Ok(writeln!(std::io::stdout(), "{schema}")?)
+        }
         None => proxy(&cli.proxy),
     }
 }
 
 fn proxy(args: &ProxyArgs) -> anyhow::Result<()> {
-    let app = app::build(args.config()?, None)?;
+    let Launch { config, warnings } = args.launch()?;
+    for warning in warnings {
+        tracing::warn!("{warning}");
+    }
+    let app = app::build(config, None)?;
     tracing::info!(address = %app.address, "serving");
     app::until_stopped(app)?;
     Ok(())
+}
+
+/// `pilotfish validate`: a file that needs flags beside it is no fault.
+fn check(file: &Path) -> anyhow::Result<()> {
+    let keys = validate::load(file, validate::Format::of(file))?.keys;
+    let of = file.display().to_string();
+    let checked = resolve::resolve(&keys);
+    for warning in checked.map_err(|list| Problems { of, list })?.warnings {
+        writeln!(std::io::stdout(), "warning: {warning}")?;
+    }
+    Ok(writeln!(std::io::stdout(), "{} is good", file.display())?)
 }
 
 fn engine(args: &EngineArgs) -> anyhow::Result<()> {

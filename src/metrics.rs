@@ -35,6 +35,8 @@ pub const ITL_BOUNDS: [f64; 11] = [
     0.001, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.25, 0.5, 1.0,
 ];
 
+/// The reference router's name, by which autoscalers know it.
+const INCOMING: &str = "vllm:num_incoming_requests_total";
 const REQUESTS: &str = "pilotfish_requests_total";
 const IN_FLIGHT: &str = "pilotfish_requests_in_flight";
 const TTFT: &str = "pilotfish_time_to_first_token_seconds";
@@ -81,6 +83,7 @@ impl Default for Metrics {
 fn describe() {
     use metrics::{describe_counter as counter, describe_gauge as gauge, describe_histogram};
     counter!(REQUESTS, "Requests answered, by model and status.");
+    counter!(INCOMING, "Requests that asked for a model.");
     gauge!(IN_FLIGHT, "Requests being served, by model.");
     describe_histogram!(
         TTFT,
@@ -143,6 +146,8 @@ const CLASSES: [&str; 6] = ["other", "1xx", "2xx", "3xx", "4xx", "5xx"];
 pub struct ModelMetrics {
     model: Arc<str>,
     metrics: Metrics,
+    /// Requests that asked for it, from the moment when that is known.
+    pub incoming: Counter,
     /// Requests being served.
     pub in_flight: Gauge,
     /// Seconds to the first piece of the body.
@@ -168,6 +173,7 @@ impl ModelMetrics {
     fn new(model: &str, metrics: &Metrics) -> Self {
         let model: Arc<str> = Arc::from(model);
         with_local_recorder(&*metrics.recorder, || Self {
+            incoming: metrics::counter!(INCOMING, "model" => Arc::clone(&model)),
             in_flight: metrics::gauge!(IN_FLIGHT, "model" => Arc::clone(&model)),
             ttft: metrics::histogram!(TTFT, "model" => Arc::clone(&model)),
             duration: metrics::histogram!(DURATION, "model" => Arc::clone(&model)),

@@ -5,16 +5,17 @@
 //! file in `policy/`, one arm here, one in `config`, one line in the benches.
 
 mod round_robin;
+mod session;
 
-use std::sync::Arc;
-
-use crate::fleet::{CandidateSet, Engine};
+use crate::fleet::{Candidate, CandidateSet, Engine};
 
 /// How an engine is chosen among those that can serve a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Policy {
     /// Each engine in its turn.
     RoundRobin,
+    /// The same engine for the same session.
+    Session,
 }
 
 impl Policy {
@@ -23,8 +24,16 @@ impl Policy {
     pub fn name(self) -> &'static str {
         match self {
             Self::RoundRobin => "roundrobin",
+            Self::Session => "session",
         }
     }
+}
+
+/// What a policy may know of the request.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Asked<'a> {
+    /// The session that it belongs to.
+    pub session: Option<&'a str>,
 }
 
 /// Engines that one request has already tried, by [`Engine::key`]: a retry
@@ -66,9 +75,11 @@ impl Tried {
 pub fn decide<'a>(
     policy: Policy,
     candidates: &'a CandidateSet,
+    asked: Asked<'_>,
     tried: &Tried,
-) -> Option<&'a Arc<Engine>> {
+) -> Option<&'a Candidate> {
     match policy {
         Policy::RoundRobin => round_robin::pick(candidates, tried),
+        Policy::Session => session::pick(candidates, asked, tried),
     }
 }

@@ -11,6 +11,8 @@ pub mod headers;
 pub mod meter;
 mod multipart;
 pub mod peek;
+mod splice;
+mod usage;
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -25,19 +27,21 @@ use http::{Method, Request, Response, Version};
 use http_body::Body;
 use hyper::body::Incoming;
 
-use crate::config::{Limits, Timeouts};
+use crate::config::Routing;
 use crate::downstream::{Handled, Serving};
 use crate::drain::{DrainPhase, DrainWatch};
 use crate::fleet::engine::Outcome;
 use crate::fleet::{Model, Snapshot};
 use crate::metrics::ProcessMetrics;
+use crate::policy::Asked;
 use crate::upstream::{AnswerHead, Pool, Streaming, Upload};
 use attempt::{Answer, Sending};
 use body::{ObservedBody, Relay, RelayParts};
 use error::ProxyError;
-use facts::{Budget, Peeked, Peeking};
+use facts::{Budget, Peeked, Peeking, Written};
 use headers::{Outgoing, RequestFraming};
 use meter::{Meter, RecordSink};
+use splice::splice;
 
 /// Methods longer than this are no methods that anyone uses.
 const MAX_METHOD: usize = 32;
@@ -53,18 +57,14 @@ pub struct Proxy {
 /// What all workers' proxies share.
 #[derive(Debug, Clone)]
 pub struct ProxySettings {
-    /// Bounds.
-    pub limits: Limits,
-    /// Deadlines.
-    pub timeouts: Timeouts,
     /// Bytes of bodies held by the process.
     pub budget: Budget,
     /// Process-wide handles.
     pub metrics: ProcessMetrics,
     /// Whether we are stopping.
     pub drain: DrainWatch,
-    /// Whether a cut stream ends with an error event.
-    pub stream_error_events: bool,
+    /// Whether each choice of an engine is logged.
+    pub log_requests: bool,
     /// Where ended requests are told of.
     pub records: Option<RecordSink>,
 }
@@ -131,7 +131,7 @@ type Failed = (Serving, ProxyError);
 
 impl Exchange<'_> {
     async fn run(&self, body: Incoming, serving: Serving) -> Result<ProxyResponse, Failed> {
-        let peeked = match self.peek(body, &serving).await {
+        let mut peeked = match self.peek(body, &serving).await {
             Ok(peeked) => peeked,
             Err(error) => return Err((serving, self.counted(error))),
         };
@@ -142,10 +142,15 @@ impl Exchange<'_> {
         let settings = &self.proxy.settings;
         let mut meter = Meter::begin(Arc::clone(&model), self.began, settings.records.clone());
         let upgrade = headers::asks_upgrade(self.head);
+        rename(&mut peeked, &model.name);
+        let session = peeked.facts.session.take();
         let (upload, framing, share) = self.upload(peeked, &meter);
         let sending = Sending {
             pool: &self.proxy.pool,
             policy: self.snapshot.policy,
+            asked: Asked {
+                session: session.as_deref(),
+            },
             model: &model,
             outgoing: Outgoing {
                 head: self.head,
@@ -155,8 +160,9 @@ impl Exchange<'_> {
                 upgrade,
             },
             deadline: serving.deadline(),
-            timeouts: &settings.timeouts,
+            timeouts: &self.snapshot.settings.timeouts,
             metrics: &settings.metrics,
+            logged_since: settings.log_requests.then_some(self.began),
         };
         let sent = sending.send(upload, &mut meter).await;
         drop(share);
@@ -176,12 +182,16 @@ impl Exchange<'_> {
             let shown: String = method.as_str().chars().take(MAX_METHOD).collect();
             return Err(ProxyError::Method(shown));
         }
-        let settings = &self.proxy.settings;
+        let settings = &self.snapshot.settings;
         let peeking = Peeking {
             limits: &settings.limits,
-            budget: &settings.budget,
+            budget: &self.proxy.settings.budget,
             deadline: serving.deadline(),
             idle: settings.timeouts.client_body_idle,
+            session_key: match &settings.routing {
+                Routing::Session { key } => Some(key),
+                Routing::RoundRobin => None,
+            },
         };
         facts::peek(self.head, body, peeking).await
     }
@@ -191,7 +201,7 @@ impl Exchange<'_> {
         if peeked.out_of_reach {
             let only = self.snapshot.only_model();
             return only.ok_or(ProxyError::BodyTooLarge(
-                self.proxy.settings.limits.max_peek_bytes,
+                self.snapshot.settings.limits.max_peek_bytes,
             ));
         }
         match &peeked.facts.model {
@@ -221,7 +231,7 @@ impl Exchange<'_> {
             (None, _) => RequestFraming::None,
         };
         meter.uploaded(held + declared.unwrap_or(0));
-        let limits = &self.proxy.settings.limits;
+        let limits = &self.snapshot.settings.limits;
         let upload = match peeked.rest {
             None => Upload::new(
                 peeked.held,
@@ -262,7 +272,7 @@ impl Exchange<'_> {
             answer.upload,
             &self.proxy.pool,
         );
-        let settings = &self.proxy.settings;
+        let settings = &self.snapshot.settings;
         let relay = Relay::new(RelayParts {
             answer: body,
             slot: answer.slot,
@@ -285,6 +295,24 @@ impl Exchange<'_> {
         let mut meter = Meter::begin(Arc::clone(&self.snapshot.all), self.began, sink);
         meter.answered(error.status().as_u16());
         error
+    }
+}
+
+/// Puts the model's own name where the request has an alias of it.
+fn rename(peeked: &mut Peeked, model: &str) {
+    let Some(asked) = &peeked.facts.model else {
+        return;
+    };
+    if asked == model {
+        return;
+    }
+    if let Some((at, written)) = peeked.model_at.take() {
+        let name = match written {
+            Written::Json => serde_json::Value::from(model).to_string(),
+            Written::Plain => model.to_owned(),
+        };
+        splice(&mut peeked.held, at, Bytes::from(name));
+        peeked.held_bytes = peeked.held.iter().map(Bytes::len).sum();
     }
 }
 

@@ -21,7 +21,7 @@ mod upload;
 pub use answer::AnswerBody;
 pub(crate) use codec::Decoder;
 pub use codec::{AnswerHead, Framing, ProtocolFault};
-pub use fetch::{FetchError, fetch};
+pub use fetch::{FetchError, Get, fetch};
 pub use link::{Fault, Link, Reading};
 pub use pool::Pool;
 pub use upload::{ClientFault, Streaming, Upload};

@@ -1,6 +1,7 @@
 //! One data-path thread: its own runtime, its own share of the listener, its
 //! own pool. No request ever leaves the thread that accepted it.
 
+use std::cell::Cell;
 use std::io;
 use std::net::TcpListener as StdListener;
 use std::rc::Rc;
@@ -14,12 +15,13 @@ use tokio::net::TcpListener;
 use tokio::sync::Notify;
 
 use crate::api::{Api, Route};
+use crate::config::Bounds;
 use crate::downstream::watch::{TICK, Watch};
 use crate::downstream::{self, Shared};
 use crate::drain::DrainPhase;
 use crate::fleet::Snapshot;
 use crate::net;
-use crate::proxy::{Proxy, ProxySettings};
+use crate::proxy::{Proxy, ProxySettings, headers};
 use crate::upstream::Pool;
 
 /// Ticks between two sweeps of the pool.
@@ -39,6 +41,10 @@ pub struct WorkerSpec {
     pub published: Arc<ArcSwap<Snapshot>>,
     /// What the proxies share.
     pub settings: ProxySettings,
+    /// Bounds.
+    pub bounds: Bounds,
+    /// Cut from the front of every path.
+    pub root_path: Arc<str>,
     /// Our own routes.
     pub api: Api,
     /// Open connections of each worker.
@@ -59,19 +65,22 @@ pub fn run(spec: WorkerSpec) -> io::Result<()> {
 async fn serve(spec: WorkerSpec) -> io::Result<()> {
     let listener = net::register(spec.listener)?;
     let settings = spec.settings;
+    let published = Arc::clone(&spec.published);
+    let timeouts = published.load().settings.timeouts;
     let pool = Pool::new(
-        settings.limits.max_idle_per_engine,
-        settings.timeouts.pool_idle,
-        settings.timeouts.connect,
+        spec.bounds.max_idle_per_engine,
+        timeouts.pool_idle,
+        timeouts.connect,
     );
     let watch = Watch::new(Instant::now());
     let stop_accepting = Rc::new(Notify::new());
     let shared = Rc::new(Shared {
         watch: Rc::clone(&watch),
-        timeouts: settings.timeouts.clone(),
+        timeouts: Cell::new(timeouts),
         drain: settings.drain.clone(),
     });
     let ticking = tick(
+        published,
         Rc::clone(&shared),
         Rc::clone(&pool),
         Rc::clone(&stop_accepting),
@@ -79,8 +88,9 @@ async fn serve(spec: WorkerSpec) -> io::Result<()> {
     let ticking = tokio::task::spawn_local(ticking);
     let server = Server {
         index: spec.index,
-        most: settings.limits.max_connections,
+        most: spec.bounds.max_connections,
         connections: settings.metrics.connections.clone(),
+        root_path: spec.root_path,
         proxy: Proxy::new(spec.published, settings, pool),
         api: spec.api,
         shared,
@@ -97,14 +107,23 @@ async fn serve(spec: WorkerSpec) -> io::Result<()> {
     Ok(())
 }
 
-/// Looks at deadlines, phases and idle connections.
-async fn tick(shared: Rc<Shared>, pool: Rc<Pool>, stop_accepting: Rc<Notify>) {
+/// Looks at deadlines, phases, idle connections, and changed settings.
+async fn tick(
+    published: Arc<ArcSwap<Snapshot>>,
+    shared: Rc<Shared>,
+    pool: Rc<Pool>,
+    stop_accepting: Rc<Notify>,
+) {
     let mut interval = tokio::time::interval(TICK);
     interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut phase = DrainPhase::Run;
     for count in 0u64.. {
         let now = interval.tick().await.into_std();
         shared.watch.sweep(now);
+        let timeouts = published.load().settings.timeouts;
+        if timeouts != shared.timeouts.replace(timeouts) {
+            pool.set_timeouts(timeouts.pool_idle, timeouts.connect);
+        }
         if count % POOL_SWEEP == 0 {
             pool.sweep(now);
         }
@@ -123,6 +142,7 @@ struct Server {
     index: usize,
     most: usize,
     connections: Gauge,
+    root_path: Arc<str>,
     proxy: Rc<Proxy>,
     api: Api,
     shared: Rc<Shared>,
@@ -173,7 +193,9 @@ impl Server {
     fn spawn(&self, stream: tokio::net::TcpStream, peer: std::net::SocketAddr) {
         let open = Open::count(Arc::clone(&self.open), self.index, self.connections.clone());
         let (proxy, api) = (Rc::clone(&self.proxy), self.api.clone());
-        let handle = move |request: http::Request<_>, handled| {
+        let root_path = Arc::clone(&self.root_path);
+        let handle = move |mut request: http::Request<_>, handled| {
+            headers::strip_root(&mut request, &root_path);
             let answering: downstream::Answering<_> =
                 match Route::of(request.method(), request.uri().path()) {
                     None => {

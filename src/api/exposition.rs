@@ -12,43 +12,64 @@ use crate::fleet::engine::Outcome;
 use crate::fleet::{Engine, Snapshot};
 use crate::metrics::{ITL, ITL_BOUNDS, ModelMetrics};
 
+/// What Prometheus calls the type of a family.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Only grows.
+    Counter,
+    /// Goes up and down.
+    Gauge,
+    /// Counts by bounds.
+    Histogram,
+}
+
+impl Kind {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Counter => "counter",
+            Self::Gauge => "gauge",
+            Self::Histogram => "histogram",
+        }
+    }
+}
+
 /// A family of one value for each engine.
-type Family = (&'static str, &'static str, &'static str, fn(&Engine) -> u64);
+type Family = (&'static str, Kind, &'static str, fn(&Engine) -> u64);
 
 const FAMILIES: [Family; 4] = [
     (
         "pilotfish_engine_in_flight",
-        "gauge",
+        Kind::Gauge,
         "Requests that an engine was picked for and that have not ended.",
         |engine| u64::from(engine.in_flight.load(Relaxed)),
     ),
     (
         "pilotfish_upstream_connects_total",
-        "counter",
+        Kind::Counter,
         "TCP connections made to an engine.",
         |engine| engine.connects.load(Relaxed),
     ),
     (
         "pilotfish_upstream_reuses_total",
-        "counter",
+        Kind::Counter,
         "Requests sent on a connection that had served one before.",
         |engine| engine.reuses.load(Relaxed),
     ),
     (
         "pilotfish_upstream_stale_total",
-        "counter",
+        Kind::Counter,
         "Connections that an engine had closed just as they were reused.",
         |engine| engine.stale.load(Relaxed),
     ),
 ];
 
 /// Appends every engine's series.
-pub(super) fn engines(out: &mut String, snapshot: &Snapshot) {
-    let engines = snapshot.all.candidates.engines();
+pub fn engines(out: &mut String, snapshot: &Snapshot) {
+    let engines = engines_of(snapshot);
     for (name, kind, help, value) in FAMILIES {
         family(out, name, kind, help);
-        for engine in engines {
-            let url = Escaped(engine.spec.url.text());
+        for engine in &engines {
+            let url = Escaped(engine.url.text());
             line(
                 out,
                 format_args!("{name}{{engine=\"{url}\"}} {}", value(engine)),
@@ -59,11 +80,11 @@ pub(super) fn engines(out: &mut String, snapshot: &Snapshot) {
     family(
         out,
         name,
-        "counter",
+        Kind::Counter,
         "Ended requests of an engine, by outcome.",
     );
-    for engine in engines {
-        let url = Escaped(engine.spec.url.text());
+    for engine in &engines {
+        let url = Escaped(engine.url.text());
         for (outcome, label) in Outcome::ALL {
             let count = engine.ended(outcome);
             line(
@@ -74,12 +95,26 @@ pub(super) fn engines(out: &mut String, snapshot: &Snapshot) {
     }
 }
 
+fn engines_of(snapshot: &Snapshot) -> Vec<&Engine> {
+    let candidates = snapshot.all.candidates.list();
+    candidates.iter().map(|one| &*one.engine).collect()
+}
+
+/// Requests of an engine that have ended, whichever way.
+#[must_use]
+pub fn finished(engine: &Engine) -> u64 {
+    Outcome::ALL
+        .iter()
+        .map(|(outcome, _)| engine.ended(*outcome))
+        .sum()
+}
+
 /// Appends the inter-token latency of every model that has had any.
-pub(super) fn inter_token(out: &mut String, models: &[Arc<ModelMetrics>]) {
+pub fn inter_token(out: &mut String, models: &[Arc<ModelMetrics>]) {
     family(
         out,
         ITL,
-        "histogram",
+        Kind::Histogram,
         "Between two pieces of a streamed answer.",
     );
     for model in models {
@@ -106,25 +141,37 @@ pub(super) fn inter_token(out: &mut String, models: &[Arc<ModelMetrics>]) {
 
 /// Appends the count of allocations since the start.
 #[cfg(feature = "count-allocations")]
-pub(super) fn allocations(out: &mut String) {
+pub fn allocations(out: &mut String) {
     let name = "pilotfish_allocations_total";
     let count = stats_alloc::INSTRUMENTED_SYSTEM.stats().allocations;
-    family(out, name, "counter", "Heap allocations since the start.");
+    family(
+        out,
+        name,
+        Kind::Counter,
+        "Heap allocations since the start.",
+    );
     line(out, format_args!("{name} {count}"));
 }
 
-fn family(out: &mut String, name: &str, kind: &str, help: &str) {
+/// Appends a family of one series without labels.
+pub fn single(out: &mut String, name: &str, kind: Kind, help: &str, value: &str) {
+    family(out, name, kind, help);
+    line(out, format_args!("{name} {value}"));
+}
+
+pub(super) fn family(out: &mut String, name: &str, kind: Kind, help: &str) {
+    let kind = kind.name();
     line(out, format_args!("# HELP {name} {help}"));
     line(out, format_args!("# TYPE {name} {kind}"));
 }
 
-fn line(out: &mut String, text: std::fmt::Arguments<'_>) {
+pub(super) fn line(out: &mut String, text: std::fmt::Arguments<'_>) {
     // Writing to a String cannot fail.
     let _ = writeln!(out, "{text}");
 }
 
 /// A label value, escaped as the format asks.
-struct Escaped<'a>(&'a str);
+pub(super) struct Escaped<'a>(pub(super) &'a str);
 
 impl std::fmt::Display for Escaped<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

@@ -1,159 +1,131 @@
 //! `GET /v1/models`: the union of the engines' model cards, kept whole.
 //!
-//! Refreshed in the background, so that the answer never waits for an engine.
-//! A configured model without a card gets a made one.
+//! Made when something has changed, so that the answer never waits for an
+//! engine. A configured model without a card gets a made one, an alias a card
+//! that names its model as `root`.
 
-use std::collections::HashMap;
-use std::rc::Rc;
-use std::sync::Arc;
-use std::time::Duration;
+use std::collections::HashSet;
 
-use arc_swap::ArcSwap;
 use bytes::Bytes;
-use serde_json::{Value, json, value::RawValue};
+use serde_json::{Value, json};
 
-use crate::fleet::{Engine, Snapshot};
-use crate::upstream::{FetchError, Pool, fetch};
-
-/// Bytes of one engine's list at most.
-const MAX_LIST: usize = 4 << 20;
-/// How long one engine may take to tell its models.
-const WITHIN: Duration = Duration::from_secs(5);
-/// Between two refreshes.
-const EVERY: Duration = Duration::from_secs(60);
-/// Between two refreshes while an engine has not answered yet.
-const SOON: Duration = Duration::from_secs(2);
-
-/// The list as it is served.
-#[derive(Debug)]
-pub struct ModelCards {
-    list: ArcSwap<Bytes>,
-}
-
-#[derive(serde::Deserialize)]
-struct EngineList {
-    data: Vec<Box<RawValue>>,
-}
-
-#[derive(serde::Deserialize)]
-struct CardId {
-    id: String,
-}
-
-impl ModelCards {
-    /// The list of a fleet none of whose engines has been asked.
-    #[must_use]
-    pub fn new(snapshot: &Snapshot) -> Self {
-        let list = render(snapshot, &HashMap::new());
-        Self {
-            list: ArcSwap::from_pointee(list),
-        }
-    }
-
-    /// The list as JSON.
-    #[must_use]
-    pub fn list(&self) -> Bytes {
-        (**self.list.load()).clone()
-    }
-
-    /// Asks the engines again and again; never returns.
-    pub async fn refresh(&self, published: &ArcSwap<Snapshot>, pool: &Rc<Pool>) {
-        let mut cards: HashMap<u64, Vec<Box<RawValue>>> = HashMap::new();
-        loop {
-            let snapshot = published.load_full();
-            let engines = snapshot.all.candidates.engines();
-            let mut whole = true;
-            for engine in engines {
-                match ask(pool, engine).await {
-                    Ok(list) => {
-                        cards.insert(engine.key, list);
-                    }
-                    Err(error) => {
-                        whole = false;
-                        let url = engine.spec.url.text();
-                        tracing::debug!(engine = url, %error, "no model list");
-                    }
-                }
-            }
-            cards.retain(|key, _| engines.iter().any(|engine| engine.key == *key));
-            self.list.store(Arc::new(render(&snapshot, &cards)));
-            tokio::time::sleep(if whole { EVERY } else { SOON }).await;
-        }
-    }
-}
-
-async fn ask(pool: &Rc<Pool>, engine: &Arc<Engine>) -> Result<Vec<Box<RawValue>>, FetchError> {
-    let body = fetch(pool, engine, "/v1/models", WITHIN, MAX_LIST).await?;
-    let list: EngineList = serde_json::from_slice(&body).map_err(std::io::Error::from)?;
-    Ok(list.data)
-}
+use crate::discovery::models::Cards;
+use crate::fleet::Snapshot;
 
 /// The first card for each id wins, engines in their order.
-fn render(snapshot: &Snapshot, cards: &HashMap<u64, Vec<Box<RawValue>>>) -> Bytes {
-    let mut union: Vec<&RawValue> = Vec::new();
-    let mut ids: Vec<String> = Vec::new();
-    for engine in snapshot.all.candidates.engines() {
-        for card in cards.get(&engine.key).into_iter().flatten() {
-            if let Ok(CardId { id }) = serde_json::from_str(card.get())
-                && !ids.contains(&id)
-            {
-                ids.push(id);
-                union.push(card);
+#[must_use]
+pub fn list(snapshot: &Snapshot, cards: &Cards) -> Bytes {
+    let mut seen: HashSet<&str> = HashSet::new();
+    let mut all: Vec<String> = Vec::new();
+    for candidate in snapshot.all.candidates.list() {
+        for card in cards.of(candidate.engine.url.text()) {
+            if seen.insert(&card.id) {
+                all.push(card.raw.get().to_owned());
             }
         }
     }
-    let missing: Vec<Value> = (snapshot.model_names().into_iter())
-        .filter(|name| !ids.iter().any(|id| id == name))
-        .map(|name| json!({"id": name, "object": "model", "created": 0, "owned_by": "pilotfish"}))
-        .collect();
-    let mut out = String::from(r#"{"object":"list","data":["#);
-    let all = union.iter().map(|card| card.get().to_owned());
-    let all: Vec<String> = all.chain(missing.iter().map(Value::to_string)).collect();
-    out.push_str(&all.join(","));
-    out.push_str("]}");
-    Bytes::from(out)
+    let made = |id: &str, root: &str| {
+        json!({
+            "id": id, "object": "model", "created": 0, "owned_by": "pilotfish",
+            "root": root, "parent": null,
+        })
+        .to_string()
+    };
+    let models = snapshot.models();
+    let names = models.iter().map(|model| &*model.name);
+    all.extend(
+        names
+            .filter(|name| seen.insert(name))
+            .map(|name| made(name, name)),
+    );
+    let aliases = snapshot.settings.aliases.iter();
+    all.extend(
+        aliases
+            .filter(|(alias, _)| seen.insert(alias))
+            .map(|(alias, model)| made(alias, model)),
+    );
+    Bytes::from(format!(r#"{{"object":"list","data":[{}]}}"#, all.join(",")))
+}
+
+/// The fleet, for `GET /engines`.
+#[must_use]
+pub fn engines(snapshot: &Snapshot) -> Bytes {
+    use std::sync::atomic::Ordering::Relaxed;
+    let engines = snapshot.all.candidates.list().iter().map(|candidate| {
+        let (engine, spec) = (&candidate.engine, &candidate.spec);
+        let mut entry = json!({
+            "engine_id": engine.url.text(),
+            "serving_models": spec.models,
+            "created": engine.created,
+            "in_flight": engine.in_flight.load(Relaxed),
+            "connects": engine.connects.load(Relaxed),
+            "reuses": engine.reuses.load(Relaxed),
+        });
+        if let (Value::Object(entry), Ok(Value::Object(traits))) =
+            (&mut entry, serde_json::to_value(&*spec.traits))
+        {
+            entry.extend(traits);
+        }
+        entry
+    });
+    Bytes::from(json!(engines.collect::<Vec<_>>()).to_string())
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
+    use std::sync::Arc;
+
     use super::*;
-    use crate::fleet::{EngineSpec, EngineUrl, Fleet};
-    use crate::metrics::ModelRegistry;
-    use crate::policy::Policy;
+    use crate::config::Settings;
+    use crate::discovery::models::Card;
+    use crate::fleet::testing::{fleet, spec};
+    use serde_json::value::RawValue;
 
     #[test]
     fn cards_are_kept_whole_and_missing_ones_made() {
-        let mut fleet = Fleet::new(Policy::RoundRobin, ModelRegistry::default());
-        let spec = |url: &str, models: &[&str]| EngineSpec {
-            url: EngineUrl::parse(url).unwrap(),
-            models: models.iter().map(ToString::to_string).collect(),
+        let mut fleet = fleet();
+        let settings = Settings {
+            aliases: [("gpt".to_owned(), "m".to_owned())].into(),
+            ..Settings::default()
         };
-        fleet.reconcile(vec![
-            spec("http://a", &["m"]),
-            spec("http://b", &["m", "silent"]),
-        ]);
+        let specs = vec![spec("http://a", &["m"]), spec("http://b", &["m", "silent"])];
+        fleet.apply(Arc::new(settings), specs);
         let snapshot = fleet.published().load_full();
-        let card = |text: &str| RawValue::from_string(text.to_owned()).unwrap();
-        let engines = snapshot.all.candidates.engines();
-        let cards = HashMap::from([
+        let card = |id: &str, text: &str| Card {
+            id: id.to_owned(),
+            raw: Arc::from(RawValue::from_string(text.to_owned()).unwrap()),
+        };
+        let told = HashMap::from([
             (
-                engines[0].key,
-                vec![card(r#"{"id":"m","max_model_len":8,"x":[1]}"#)],
+                "http://a".to_owned(),
+                vec![card("m", r#"{"id":"m","max_model_len":8,"x":[1]}"#)],
             ),
             (
-                engines[1].key,
-                vec![card(r#"{"id":"m"}"#), card(r#"{"id":"lora","parent":"m"}"#)],
+                "http://b".to_owned(),
+                vec![
+                    card("m", r#"{"id":"m"}"#),
+                    card("lora", r#"{"id":"lora","parent":"m"}"#),
+                ],
             ),
+            ("http://gone".to_owned(), Vec::new()),
         ]);
-        let list: Value = serde_json::from_slice(&render(&snapshot, &cards)).unwrap();
+        let engines: Vec<_> = (snapshot.all.candidates.list().iter())
+            .map(|one| Arc::clone(&one.engine))
+            .collect();
+        let mut cards = Cards::default();
+        cards.update(told, &engines);
+        assert!(cards.knows("http://a") && !cards.knows("http://gone"));
+        let list: Value = serde_json::from_slice(&list(&snapshot, &cards)).unwrap();
         let ids: Vec<&str> = list["data"]
             .as_array()
             .unwrap()
             .iter()
             .map(|c| c["id"].as_str().unwrap())
             .collect();
-        assert_eq!(ids, ["m", "lora", "silent"]);
+        assert_eq!(ids, ["m", "lora", "silent", "gpt"]);
         assert_eq!(list["data"][0]["x"][0], 1);
+        assert_eq!(list["data"][3]["root"], "m");
         assert_eq!(list["object"], "list");
     }
 }

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use http::Method;
 use serde_json::{Value, json};
 
-use crate::fleet::{Engine, EngineSpec, EngineUrl};
-use crate::upstream::{Pool, Reading, Upload, fetch};
+use crate::fleet::{Engine, EngineUrl};
+use crate::upstream::{Get, Pool, Reading, Upload, fetch};
 
 /// Longest wait for a status page, and its size.
 const PAGE: (Duration, usize) = (Duration::from_secs(5), 4 << 20);
@@ -32,12 +32,8 @@ pub(super) struct Measured {
 
 impl Load {
     pub(super) fn new(url: &str) -> anyhow::Result<Self> {
-        let spec = EngineSpec {
-            url: EngineUrl::parse(url)?,
-            models: Vec::new(),
-        };
         Ok(Self {
-            target: Arc::new(Engine::new(spec, 1)),
+            target: Arc::new(Engine::new(EngineUrl::parse(url)?, 1)),
             pool: Pool::new(1024, Duration::from_secs(60), Duration::from_secs(5)),
         })
     }
@@ -84,7 +80,13 @@ impl Load {
 
     /// Allocations so far, of a target that counts them.
     pub(super) async fn allocations(&self) -> anyhow::Result<Option<f64>> {
-        let page = fetch(&self.pool, &self.target, "/metrics", PAGE.0, PAGE.1).await?;
+        let get = Get {
+            path: "/metrics",
+            bearer: None,
+            within: PAGE.0,
+            most: PAGE.1,
+        };
+        let page = fetch(&self.pool, &self.target, get).await?;
         let page = String::from_utf8_lossy(&page);
         let line = page
             .lines()

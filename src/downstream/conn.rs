@@ -59,13 +59,14 @@ pub struct ConnState {
 impl ConnState {
     pub(super) fn new(peer: SocketAddr, shared: &Shared) -> Rc<Self> {
         let deadline = shared.watch.deadline();
+        let timeouts = shared.timeouts.get();
         // The first bytes are due as soon as a head is.
-        deadline.set(shared.timeouts.client_head);
+        deadline.set(timeouts.client_head);
         Rc::new(Self {
             peer: peer.ip().to_canonical().to_string().into(),
             deadline,
             request_deadline: shared.watch.deadline(),
-            timeouts: shared.timeouts.clone(),
+            timeouts,
             phase: Cell::new(Phase::Idle),
             serving: Cell::new(0),
             stalled: Cell::new(false),

@@ -17,7 +17,7 @@ use crate::fleet::engine::Outcome;
 use crate::fleet::load::InFlight;
 use crate::fleet::{Engine, Model};
 use crate::metrics::ProcessMetrics;
-use crate::policy::{Policy, Tried, decide};
+use crate::policy::{Asked, Policy, Tried, decide};
 use crate::upstream::{AnswerHead, Fault, Link, Pool, Reading, Upload};
 
 use super::error::ProxyError;
@@ -31,6 +31,8 @@ pub struct Sending<'a> {
     pub pool: &'a Rc<Pool>,
     /// How an engine is chosen.
     pub policy: Policy,
+    /// What the policy may know.
+    pub asked: Asked<'a>,
     /// Among these.
     pub model: &'a Model,
     /// The head to send.
@@ -41,6 +43,8 @@ pub struct Sending<'a> {
     pub timeouts: &'a Timeouts,
     /// Process-wide handles.
     pub metrics: &'a ProcessMetrics,
+    /// When the request began, if its choice is to be logged.
+    pub logged_since: Option<Instant>,
 }
 
 /// An answer whose head has been read.
@@ -68,15 +72,20 @@ impl Sending<'_> {
         let mut last = None;
         while !tried.exhausted() {
             let picked_at = Instant::now();
-            let Some(engine) = decide(self.policy, &self.model.candidates, &tried) else {
+            let candidates = &self.model.candidates;
+            let Some(chosen) = decide(self.policy, candidates, self.asked, &tried) else {
                 break;
             };
+            let engine = &chosen.engine;
             if last.is_some() {
                 self.metrics.retries_unsent.increment(1);
             }
-            meter.chosen(engine, self.policy.name());
-            let slot = InFlight::take(Arc::clone(engine));
+            meter.chosen(chosen, self.policy.name());
+            let slot = InFlight::take(chosen, picked_at);
             tried.add(engine);
+            if let Some(began) = self.logged_since {
+                self.log_choice(engine, began);
+            }
             let fault = match self.attempt(engine, &mut upload, picked_at).await {
                 Ok((head, link, reading)) => {
                     return Ok(Answer {
@@ -89,7 +98,7 @@ impl Sending<'_> {
                 }
                 Err(fault) => fault,
             };
-            let url = engine.spec.url.text();
+            let url = engine.url.text();
             tracing::warn!(target: "pilotfish::proxy", engine = url, %fault, "no answer");
             match fault {
                 Fault::Unsent(_) => {
@@ -115,6 +124,19 @@ impl Sending<'_> {
         })
     }
 
+    /// The line that scripts written for the reference router look for.
+    fn log_choice(&self, engine: &Engine, began: Instant) {
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+        tracing::info!(
+            "Routing request {} with session id {} to {} at {:.6}, process time = {:.4}",
+            self.outgoing.request_id.to_str().unwrap_or_default(),
+            self.asked.session.unwrap_or("None"),
+            engine.url.text(),
+            seconds(now.unwrap_or_default()),
+            seconds(began.elapsed()),
+        );
+    }
+
     /// One engine: on an idle connection if there is one, and once more on a
     /// fresh one if that had just been closed.
     async fn attempt(
@@ -128,7 +150,7 @@ impl Sending<'_> {
             .then(|| self.pool.take(engine))
             .flatten();
         if let Some(link) = idle {
-            upload.begin(headers::for_engine(&self.outgoing, &engine.spec.url));
+            upload.begin(headers::for_engine(&self.outgoing, &engine.url));
             match self.exchange(link, upload, picked_at).await {
                 Err(Fault::Stale) if upload.replayable() => {
                     engine.stale.fetch_add(1, Relaxed);
@@ -141,7 +163,7 @@ impl Sending<'_> {
         let connecting = Instant::now();
         let link = self.pool.connect(engine).await.map_err(Fault::Unsent)?;
         let started = picked_at + connecting.elapsed();
-        upload.begin(headers::for_engine(&self.outgoing, &engine.spec.url));
+        upload.begin(headers::for_engine(&self.outgoing, &engine.url));
         self.exchange(link, upload, started).await
     }
 

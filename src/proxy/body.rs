@@ -105,11 +105,15 @@ impl Relay {
     #[must_use]
     pub fn new(parts: RelayParts) -> Self {
         parts.serving.deadline().set(parts.idle);
+        let mut meter = parts.meter;
+        if parts.is_stream {
+            meter.streams();
+        }
         let mut relay = Self {
             answer: parts.answer,
             slot: Some(parts.slot),
             outcome: parts.outcome,
-            meter: parts.meter,
+            meter,
             serving: parts.serving,
             idle: parts.idle,
             events: Events {
@@ -145,7 +149,10 @@ impl Relay {
             }
             Poll::Pending => Poll::Pending,
             Poll::Ready(Some(Ok(data))) => {
-                self.meter.piece(data.len(), Instant::now());
+                self.meter.piece(&data, Instant::now());
+                if let Some(slot) = &mut self.slot {
+                    slot.answering();
+                }
                 self.events.pass(&data);
                 self.serving.deadline().set(self.idle);
                 if self.answer.ended() {

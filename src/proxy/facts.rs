@@ -3,6 +3,7 @@
 //! The body is held, piece by piece and as it came, until the request can be
 //! routed; what is held is bounded for each request and for the process.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::task::Poll;
@@ -17,7 +18,7 @@ use hyper::body::Incoming;
 use super::error::ProxyError;
 use super::multipart::Multipart;
 use super::peek::{Found, ModelField, Scanner};
-use crate::config::{Limits, MIN_BODY_BYTES_PER_SECOND};
+use crate::config::{Limits, MIN_BODY_BYTES_PER_SECOND, SessionKey};
 use crate::downstream::watch::Deadline;
 
 /// Paths of OpenAI-like inference APIs, where a body without a model is wrong.
@@ -60,6 +61,8 @@ pub struct RequestFacts {
     pub user: Option<String>,
     /// The `session_id` key.
     pub session_id: Option<String>,
+    /// What the session key of the policy in force names.
+    pub session: Option<String>,
     /// Body bytes divided by four.
     pub estimated_tokens: u64,
 }
@@ -132,8 +135,19 @@ pub struct Peeked {
     pub rest: Option<Incoming>,
     /// No model within reach: right only when one model is served.
     pub out_of_reach: bool,
+    /// Where in the pieces the model's name stands, and how it is written.
+    pub model_at: Option<(Range<u64>, Written)>,
     /// Given back when the request has an answer.
     pub share: Share,
+}
+
+/// How a value stands in a body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Written {
+    /// As a JSON string, with its quotes.
+    Json,
+    /// As it is, in a form.
+    Plain,
 }
 
 /// How a body is looked into.
@@ -155,6 +169,8 @@ pub struct Peeking<'a> {
     pub deadline: &'a Deadline,
     /// Longest time between two pieces.
     pub idle: Duration,
+    /// Under what name a session's id is looked for.
+    pub session_key: Option<&'a SessionKey>,
 }
 
 /// Reads as much of `body` as routing needs.
@@ -167,13 +183,15 @@ pub async fn peek(
     peeking: Peeking<'_>,
 ) -> Result<Peeked, ProxyError> {
     let inference = INFERENCE_PATHS.contains(&head.uri.path());
-    let mut lens = lens(head, inference)?;
+    let key = peeking.session_key;
+    let mut lens = lens(head, inference, key)?;
     let mut peeked = Peeked {
         facts: RequestFacts::default(),
         held: Vec::new(),
         held_bytes: 0,
         rest: None,
         out_of_reach: false,
+        model_at: None,
         share: peeking.budget.share(),
     };
     let declared = body.size_hint().exact();
@@ -201,17 +219,26 @@ pub async fn peek(
     let whole = declared.unwrap_or(0).max(peeked.held_bytes as u64);
     conclude(lens, inference, &mut peeked)?;
     peeked.facts.estimated_tokens = whole / 4;
+    // The head's field comes before the body's key, as in the reference.
+    if let Some(id) = key.and_then(|key| head.headers.get(&key.field)) {
+        // Latin-1, in which each byte is the character of its number.
+        peeked.facts.session = Some(id.as_bytes().iter().copied().map(char::from).collect());
+    }
     Ok(peeked)
 }
 
 /// Reads what the content type says can be read.
-fn lens(head: &Parts, inference: bool) -> Result<Lens, ProxyError> {
+fn lens(
+    head: &Parts,
+    inference: bool,
+    session_key: Option<&SessionKey>,
+) -> Result<Lens, ProxyError> {
+    let json = || {
+        let key = session_key.map(|known| Arc::clone(&known.key));
+        Lens::Json(Box::new(Scanner::looking_for(key)))
+    };
     let Some(content_type) = head.headers.get(CONTENT_TYPE) else {
-        let lens = if inference {
-            Lens::Json(Box::default())
-        } else {
-            Lens::Opaque
-        };
+        let lens = if inference { json() } else { Lens::Opaque };
         return Ok(lens);
     };
     let text = content_type.to_str().unwrap_or("");
@@ -229,7 +256,7 @@ fn lens(head: &Parts, inference: bool) -> Result<Lens, ProxyError> {
         if encoding.is_some_and(|encoding| !encoding.as_bytes().eq_ignore_ascii_case(b"identity")) {
             return Err(ProxyError::Encoded);
         }
-        return Ok(Lens::Json(Box::default()));
+        return Ok(json());
     }
     if is("multipart/form-data")
         && let Some(form) = Multipart::new(text)
@@ -280,7 +307,9 @@ fn conclude(lens: Lens, inference: bool, peeked: &mut Peeked) -> Result<(), Prox
     match lens {
         Lens::Opaque => {}
         Lens::Form(form) => {
-            peeked.facts.model = form.into_model();
+            let (model, at) = form.into_model().unzip();
+            peeked.facts.model = model;
+            peeked.model_at = at.map(|at| (at, Written::Plain));
             peeked.out_of_reach = peeked.facts.model.is_none() && !whole;
         }
         Lens::Json(_) if peeked.held_bytes == 0 && whole && !inference => {}
@@ -318,5 +347,7 @@ fn take_facts(found: Found, inference: bool, peeked: &mut Peeked) -> Result<(), 
     peeked.facts.max_tokens = found.max_tokens;
     peeked.facts.user = found.user;
     peeked.facts.session_id = found.session_id;
+    peeked.facts.session = found.session;
+    peeked.model_at = Some((found.model_at, Written::Json));
     Ok(())
 }

@@ -5,7 +5,7 @@
 //! the client is comes from the socket, never from the client.
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
-use http::{Method, StatusCode, Version, request};
+use http::{Method, Request, StatusCode, Version, request};
 
 use crate::fleet::EngineUrl;
 use crate::upstream::{AnswerHead, Framing};
@@ -102,6 +102,27 @@ pub fn asks_upgrade(head: &request::Parts) -> bool {
         && head.method == Method::GET
         && head.headers.contains_key(header::UPGRADE)
         && connection.into_iter().any(says)
+}
+
+/// Cuts `root` (empty, or `/prefix`) from the front of a request's path: the
+/// prefix under which whoever stands before us publishes us.
+pub fn strip_root<B>(request: &mut Request<B>, root: &str) {
+    if root.is_empty() {
+        return;
+    }
+    let whole = request.uri().path_and_query();
+    let Some(rest) = whole.and_then(|whole| whole.as_str().strip_prefix(root)) else {
+        return;
+    };
+    let rest = match rest.bytes().next() {
+        Some(b'/') => rest.to_owned(),
+        None | Some(b'?') => format!("/{rest}"),
+        // `/prefixed` is not under `/prefix`.
+        Some(_) => return,
+    };
+    if let Ok(uri) = rest.parse() {
+        *request.uri_mut() = uri;
+    }
 }
 
 /// The request's id: the client's if it is visible ASCII of a sane length,

@@ -3,9 +3,12 @@
 //! It counts exactly once, when it is dropped, however the request ended.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
-use crate::fleet::{Engine, Model};
+use super::usage::Usage;
+use crate::fleet::stats::Served;
+use crate::fleet::{Candidate, Engine, Model};
 use crate::metrics::LocalBuckets;
 
 /// A client that left before there was an answer (nginx's number for it).
@@ -44,6 +47,10 @@ pub struct Meter {
     pieces: u64,
     bytes: u64,
     itl: LocalBuckets,
+    is_stream: bool,
+    usage: Usage,
+    /// The engine's account, once one was chosen.
+    served: Option<Arc<Served>>,
     told: Option<Told>,
 }
 
@@ -60,6 +67,7 @@ impl Meter {
     #[must_use]
     pub fn begin(model: Arc<Model>, began: Instant, sink: Option<RecordSink>) -> Self {
         model.metrics.in_flight.increment(1);
+        model.metrics.incoming.increment(1);
         Self {
             model,
             began,
@@ -69,6 +77,9 @@ impl Meter {
             pieces: 0,
             bytes: 0,
             itl: LocalBuckets::default(),
+            is_stream: false,
+            usage: Usage::default(),
+            served: None,
             told: sink.map(|sink| Told {
                 sink,
                 engine: None,
@@ -78,9 +89,10 @@ impl Meter {
     }
 
     /// An engine was chosen, and why.
-    pub fn chosen(&mut self, engine: &Arc<Engine>, why: &'static str) {
+    pub fn chosen(&mut self, candidate: &Candidate, why: &'static str) {
+        self.served = Some(Arc::clone(&candidate.served));
         if let Some(told) = &mut self.told {
-            told.engine = Some(Arc::clone(engine));
+            told.engine = Some(Arc::clone(&candidate.engine));
             told.why = why;
         }
     }
@@ -90,15 +102,21 @@ impl Meter {
         self.status = status;
     }
 
+    /// The answer is an event stream.
+    pub fn streams(&mut self) {
+        self.is_stream = true;
+    }
+
     /// The request's body was so long.
     pub fn uploaded(&self, bytes: u64) {
         self.model.metrics.request_bytes.increment(bytes);
     }
 
     /// One piece of the answer's body passes.
-    pub fn piece(&mut self, bytes: usize, now: Instant) {
-        self.bytes += bytes as u64;
+    pub fn piece(&mut self, data: &[u8], now: Instant) {
+        self.bytes += data.len() as u64;
         self.pieces += 1;
+        self.usage.look(data, self.is_stream);
         if self.first.is_some() {
             let gap = now.saturating_duration_since(self.last);
             self.itl.observe(gap, &self.model.metrics.itl);
@@ -106,8 +124,25 @@ impl Meter {
             self.first = Some(now);
             let ttft = now.saturating_duration_since(self.began);
             self.model.metrics.ttft.record(ttft.as_secs_f64());
+            if let Some(served) = &self.served {
+                served.first(ttft);
+            }
         }
         self.last = now;
+    }
+
+    /// Adds what is known at the end to the engine's account.
+    fn account(&self, served: &Served) {
+        if let (true, Some(first)) = (self.is_stream, self.first) {
+            served.streamed(self.pieces - 1, self.last - first);
+        }
+        if let Some(input) = self.usage.input {
+            served.input_tokens.fetch_add(input, Relaxed);
+        }
+        let output = self.usage.generated();
+        if output > 0 {
+            served.output_tokens.fetch_add(output, Relaxed);
+        }
     }
 }
 
@@ -120,6 +155,9 @@ impl Drop for Meter {
         metrics.count(self.status);
         metrics.response_bytes.increment(self.bytes);
         metrics.duration.record(duration.as_secs_f64());
+        if let Some(served) = &self.served {
+            self.account(served);
+        }
         if let Some(told) = self.told.take() {
             // A full queue loses a line, never time.
             let _ = told.sink.try_send(RequestRecord {

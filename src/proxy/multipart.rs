@@ -1,6 +1,8 @@
 //! Finds the `model` field of a multipart form as it arrives, wherever among
 //! the parts it stands, without holding the parts (RFC 7578, RFC 2046 §5.1).
 
+use std::ops::Range;
+
 use memchr::memmem;
 
 /// Bytes of one part's header section at most; a longer one is skipped.
@@ -32,6 +34,9 @@ pub(super) struct Multipart {
     /// Bytes not yet understood: they may be the start of a delimiter.
     pending: Vec<u8>,
     model: Vec<u8>,
+    /// Bytes pushed so far; `pending` holds the last of them.
+    pushed: u64,
+    model_at: Range<u64>,
 }
 
 impl Multipart {
@@ -48,14 +53,17 @@ impl Multipart {
             // The first delimiter needs no line before it.
             pending: b"\r\n".to_vec(),
             model: Vec::new(),
+            pushed: 0,
+            model_at: 0..0,
         })
     }
 
-    /// The model's name, once its part has ended.
+    /// The model's name, once its part has ended, and where it stands.
     #[must_use]
-    pub(super) fn into_model(self) -> Option<String> {
+    pub(super) fn into_model(self) -> Option<(String, Range<u64>)> {
         let known = self.at == At::Done && !self.model.is_empty();
-        known.then(|| String::from_utf8(self.model).ok()).flatten()
+        let name = known.then(|| String::from_utf8(self.model).ok()).flatten();
+        name.map(|name| (name, self.model_at))
     }
 
     /// Looks through the next piece.
@@ -64,6 +72,7 @@ impl Multipart {
             return;
         }
         self.take_in(piece);
+        self.pushed += piece.len() as u64;
         while self.advance() {}
     }
 
@@ -109,6 +118,8 @@ impl Multipart {
                     self.at = At::Done;
                 } else if found.is_some() {
                     self.model = self.pending[..length].to_vec();
+                    let start = self.pushed - self.pending.len() as u64;
+                    self.model_at = start..start + length as u64;
                     self.at = At::Done;
                 }
                 false
@@ -178,7 +189,10 @@ mod tests {
     fn model(body: &[u8], step: usize) -> Option<String> {
         let mut form = Multipart::new(TYPE).unwrap();
         body.chunks(step).for_each(|piece| form.push(piece));
-        form.into_model()
+        let (name, at) = form.into_model()?;
+        let [start, end] = [at.start, at.end].map(|offset| usize::try_from(offset).unwrap());
+        assert_eq!(&body[start..end], name.as_bytes());
+        Some(name)
     }
 
     fn form(file: &[u8]) -> Vec<u8> {
@@ -225,7 +239,7 @@ mod tests {
             parts.push(&[b'x'; 1000]);
             assert!(parts.pending.len() < 10_000);
         }
-        assert_eq!(parts.into_model(), None);
+        assert!(parts.into_model().is_none());
         let mut file = Multipart::new(TYPE).unwrap();
         file.push(b"--XyZ\r\nContent-Disposition: form-data; name=\"file\"\r\n\r\n");
         for _ in 0..1000 {

@@ -9,7 +9,10 @@
 
 mod found;
 mod number;
+mod python;
 mod text;
+
+use std::sync::Arc;
 
 use found::Field;
 pub use found::{Found, ModelField, PeekFault};
@@ -46,6 +49,9 @@ pub struct Scanner {
     text: Text,
     /// The key whose value comes next, at the top level.
     field: Option<Field>,
+    /// Whether that key is the session key.
+    is_session: bool,
+    session_key: Option<Arc<str>>,
     found: Found,
 }
 
@@ -58,12 +64,25 @@ impl Default for Scanner {
             offset: 0,
             text: Text::default(),
             field: None,
+            is_session: false,
+            session_key: None,
             found: Found::default(),
         }
     }
 }
 
 impl Scanner {
+    /// A scanner that looks for one more key: that of the session.
+    #[must_use]
+    pub fn looking_for(session_key: Option<Arc<str>>) -> Self {
+        let mut scanner = Self::default();
+        if let Some(key) = &session_key {
+            scanner.text.keep_keys_of(key.len());
+        }
+        scanner.session_key = session_key;
+        scanner
+    }
+
     /// What has been found so far.
     #[must_use]
     pub fn into_found(self) -> Found {
@@ -163,6 +182,9 @@ impl Scanner {
                 } else {
                     Held::Nothing
                 };
+                if self.field == Some(Field::Model) {
+                    self.found.model_at.start = self.offset + i as u64;
+                }
                 self.text.begin(hold);
                 self.at = At::ValueText;
             }
@@ -183,6 +205,9 @@ impl Scanner {
     }
 
     fn literal(&mut self, rest: &'static [u8]) {
+        if self.is_session && self.field.is_some() {
+            self.found.session = python::literal(rest);
+        }
         if self.field == Some(Field::Stream) {
             self.found.stream = match rest {
                 b"rue" => Some(true),
@@ -244,7 +269,7 @@ impl Scanner {
             match input.get(i) {
                 None => return Ok(i - from),
                 Some(b'"') => {
-                    self.end_text()?;
+                    self.end_text(i)?;
                     return Ok(i + 1 - from);
                 }
                 Some(_) => {}
@@ -257,10 +282,11 @@ impl Scanner {
         Ok(i + used - from)
     }
 
-    fn end_text(&mut self) -> Result<(), PeekFault> {
+    /// After a key, or a value that is text; its last quote stands at `i`.
+    fn end_text(&mut self, i: usize) -> Result<(), PeekFault> {
         if self.at == At::KeyText {
             if self.depth == 1 {
-                self.field = self.text.key().and_then(Field::named);
+                self.end_key();
                 self.refuse_twice()?;
             }
             self.at = At::Colon;
@@ -268,15 +294,30 @@ impl Scanner {
         }
         if let Some(field) = self.field.take() {
             let value = self.text.take();
+            if self.is_session {
+                self.found.session = Some(value.clone());
+            }
             match field {
-                Field::Model => self.found.model = ModelField::Name(value),
+                Field::Model => {
+                    self.found.model = ModelField::Name(value);
+                    self.found.model_at.end = self.offset + i as u64 + 1;
+                }
                 Field::User => self.found.user = Some(value),
                 Field::SessionId => self.found.session_id = Some(value),
-                Field::Stream | Field::MaxTokens | Field::MaxCompletionTokens => {}
+                Field::Stream | Field::MaxTokens | Field::MaxCompletionTokens | Field::Session => {}
             }
         }
         self.after_value();
         Ok(())
+    }
+
+    fn end_key(&mut self) {
+        let key = self.text.key();
+        self.field = key.and_then(Field::named);
+        self.is_session = key.is_some() && key == self.session_key.as_deref().map(str::as_bytes);
+        if self.is_session && self.field.is_none() {
+            self.field = Some(Field::Session);
+        }
     }
 
     fn refuse_twice(&mut self) -> Result<(), PeekFault> {
@@ -293,6 +334,11 @@ impl Scanner {
 
     /// After a number or a literal.
     fn end_scalar(&mut self) {
+        if self.is_session
+            && let Some(text) = self.text.number()
+        {
+            self.found.session = Some(python::number(text));
+        }
         match self.field {
             Some(Field::MaxTokens) if self.found.max_tokens.is_none() => {
                 self.found.max_tokens = self.text.take().parse().ok();
@@ -312,6 +358,7 @@ impl Scanner {
 
     /// The current field's value is no string.
     fn settle_untyped(&mut self) {
+        self.is_session = false;
         if self.field.take() == Some(Field::Model) {
             self.found.model = ModelField::NotText;
         }

@@ -32,31 +32,44 @@ pub enum FetchError {
     Late(Duration),
 }
 
-/// Gets `path` from `engine`: the body of a 200, at most `most` bytes of it.
+/// What to get.
+#[derive(Debug, Clone, Copy)]
+pub struct Get<'a> {
+    /// The path, put after the engine's own.
+    pub path: &'a str,
+    /// A token to send.
+    pub bearer: Option<&'a str>,
+    /// How long the whole may take.
+    pub within: Duration,
+    /// Bytes of the body at most.
+    pub most: usize,
+}
+
+/// Gets something from `engine`: the body of a 200.
 ///
 /// # Errors
 /// See [`FetchError`]; nothing is retried.
 pub async fn fetch(
     pool: &Rc<Pool>,
     engine: &Arc<Engine>,
-    path: &str,
-    within: Duration,
-    most: usize,
+    what: Get<'_>,
 ) -> Result<Vec<u8>, FetchError> {
-    let got = tokio::time::timeout(within, get(pool, engine, path, most)).await;
-    got.unwrap_or(Err(FetchError::Late(within)))
+    let got = tokio::time::timeout(what.within, get(pool, engine, what)).await;
+    got.unwrap_or(Err(FetchError::Late(what.within)))
 }
 
-async fn get(
-    pool: &Rc<Pool>,
-    engine: &Arc<Engine>,
-    path: &str,
-    most: usize,
-) -> Result<Vec<u8>, FetchError> {
+async fn get(pool: &Rc<Pool>, engine: &Arc<Engine>, what: Get<'_>) -> Result<Vec<u8>, FetchError> {
+    let Get {
+        path, bearer, most, ..
+    } = what;
     let mut link = pool.connect(engine).await?;
-    let url = &engine.spec.url;
+    let url = &engine.url;
     let mut head = format!("GET {}{path} HTTP/1.1\r\nhost: ", url.base_path()).into_bytes();
     head.extend_from_slice(url.authority().as_bytes());
+    if let Some(token) = bearer {
+        head.extend_from_slice(b"\r\nauthorization: Bearer ");
+        head.extend_from_slice(token.as_bytes());
+    }
     head.extend_from_slice(b"\r\naccept: */*\r\nconnection: close\r\n\r\n");
     let mut upload = Upload::bodiless();
     upload.begin(head);

@@ -3,7 +3,7 @@
 //! Shared with nobody, hence without a lock. Bounded per engine; what is idle
 //! for too long, or was closed by the engine, goes at the next sweep.
 
-use std::cell::{RefCell, RefMut};
+use std::cell::{Cell, RefCell, RefMut};
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -23,8 +23,8 @@ pub struct Pool {
     idle: RefCell<HashMap<u64, Vec<Idle>, foldhash::fast::RandomState>>,
     scratch: RefCell<Vec<u8>>,
     most_per_engine: usize,
-    idle_for: Duration,
-    connect_within: Duration,
+    idle_for: Cell<Duration>,
+    connect_within: Cell<Duration>,
 }
 
 #[derive(Debug)]
@@ -41,9 +41,15 @@ impl Pool {
             idle: RefCell::default(),
             scratch: RefCell::new(Vec::with_capacity(SCRATCH)),
             most_per_engine,
-            idle_for,
-            connect_within,
+            idle_for: Cell::new(idle_for),
+            connect_within: Cell::new(connect_within),
         })
+    }
+
+    /// Changes how long connections may be idle, and connecting may take.
+    pub fn set_timeouts(&self, idle_for: Duration, connect_within: Duration) {
+        self.idle_for.set(idle_for);
+        self.connect_within.set(connect_within);
     }
 
     /// The newest idle connection to `engine` that is still silent.
@@ -66,8 +72,8 @@ impl Pool {
     /// # Errors
     /// Those of connecting; `TimedOut` after the connect deadline.
     pub async fn connect(&self, engine: &Arc<Engine>) -> std::io::Result<Link> {
-        let url = &engine.spec.url;
-        let stream = net::connect(url.host(), url.port(), self.connect_within).await?;
+        let url = &engine.url;
+        let stream = net::connect(url.host(), url.port(), self.connect_within.get()).await?;
         engine.connects.fetch_add(1, Relaxed);
         Ok(Link::new(stream, engine.key))
     }
@@ -89,7 +95,8 @@ impl Pool {
     pub fn sweep(&self, now: Instant) {
         self.idle.borrow_mut().retain(|_, list| {
             list.retain_mut(|entry| {
-                now.saturating_duration_since(entry.since) < self.idle_for && entry.link.is_silent()
+                now.saturating_duration_since(entry.since) < self.idle_for.get()
+                    && entry.link.is_silent()
             });
             !list.is_empty()
         });

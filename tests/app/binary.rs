@@ -40,7 +40,10 @@ fn usage_errors_say_what_to_do() {
     let missing = output("");
     assert_eq!(missing.status.code(), Some(1));
     let text = String::from_utf8(missing.stderr).unwrap();
-    assert!(text.contains("--service-discovery is required"), "{text}");
+    assert!(
+        text.contains("required: give --service-discovery"),
+        "{text}"
+    );
     for flags in [
         "--no-such-flag",
         "--port x",

@@ -162,7 +162,7 @@ fn an_engine_that_never_answers_is_a_504() {
     };
     let engine = SimEngine::start(config).unwrap();
     let app = TestApp::with(&[(&engine.url(), "m")], |config| {
-        config.timeouts.engine_head = Duration::from_millis(200);
+        config.settings.timeouts.engine_head = Duration::from_millis(200);
     });
     app.chat(BODY).assert_error(504, "engine_timeout");
     assert_eq!(outcome(&app, &engine.url(), "timeout"), 1);
@@ -177,7 +177,7 @@ fn an_engine_that_falls_silent_mid_stream_is_cut() {
     };
     let engine = SimEngine::start(config).unwrap();
     let app = TestApp::with(&[(&engine.url(), "m")], |config| {
-        config.timeouts.engine_idle = Duration::from_millis(200);
+        config.settings.timeouts.engine_idle = Duration::from_millis(200);
     });
     let answer = app.chat(r#"{"model":"m","stream":true,"max_tokens":9}"#);
     assert!(!answer.whole);

@@ -9,8 +9,8 @@ use crate::support::{Answer, TestApp, post};
 fn app() -> (RawEngine, TestApp) {
     let engine = RawEngine::echo();
     let app = TestApp::with(&[(&engine.url(), "m")], |config| {
-        config.timeouts.client_head = Duration::from_millis(300);
-        config.timeouts.client_body_idle = Duration::from_millis(300);
+        config.settings.timeouts.client_head = Duration::from_millis(300);
+        config.settings.timeouts.client_body_idle = Duration::from_millis(300);
     });
     (engine, app)
 }
@@ -76,7 +76,8 @@ fn bodies_that_make_no_sense() {
 #[test]
 fn bodies_beyond_what_we_hold() {
     let engine = RawEngine::echo();
-    let small = |config: &mut pilotfish::config::Config| config.limits.max_peek_bytes = 100_000;
+    let small =
+        |config: &mut pilotfish::config::Config| config.settings.limits.max_peek_bytes = 100_000;
     let body = format!(r#"{{"messages":"{}","model":"m"}}"#, "x".repeat(500_000));
     // One model: there is no doubt.
     let app = TestApp::with(&[(&engine.url(), "m")], small);
@@ -92,7 +93,7 @@ fn bodies_beyond_what_we_hold() {
     assert_eq!(app.chat(&first).status, 200);
     // All bodies together are bounded too.
     let app = TestApp::with(&[(&engine.url(), "m")], |config| {
-        config.limits.peek_budget_bytes = 100_000
+        config.bounds.peek_budget_bytes = 100_000
     });
     let answer = app.chat(&body);
     answer.assert_error(503, "overloaded");

@@ -146,7 +146,7 @@ fn a_cut_stream_gives_its_events_and_is_reset() {
 fn an_idle_connection_outlives_the_head_deadline() {
     let engine = RawEngine::echo();
     let app = TestApp::with(&[(&engine.url(), "m")], |config| {
-        config.timeouts.client_head = Duration::from_millis(200);
+        config.settings.timeouts.client_head = Duration::from_millis(200);
     });
     with_h2(&app, async |send| {
         for _ in 0..2 {
@@ -169,7 +169,7 @@ fn an_idle_connection_outlives_the_head_deadline() {
 fn methods_and_idle_connections_have_bounds_too() {
     let engine = RawEngine::echo();
     let app = TestApp::with(&[(&engine.url(), "m")], |config| {
-        config.timeouts.client_idle = Duration::from_millis(200);
+        config.settings.timeouts.client_idle = Duration::from_millis(200);
     });
     with_h2(&app, async |send| {
         let mut send = send.ready().await.unwrap();

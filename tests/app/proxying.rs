@@ -219,7 +219,14 @@ fn our_own_routes_answer() {
         app.get("/version").json()["version"],
         env!("CARGO_PKG_VERSION")
     );
-    assert_eq!(app.get("/engines").json()[0]["engine_id"], a.url());
+    let engines = app.get("/engines").json();
+    for (engine, model) in [(&a, "m"), (&b, "n")] {
+        let entry = (engines.as_array().unwrap().iter())
+            .find(|entry| entry["engine_id"] == engine.url())
+            .unwrap();
+        assert_eq!(entry["serving_models"], serde_json::json!([model]));
+        assert!(entry["created"].is_u64());
+    }
     // The engines' own cards, whole, once they have been asked.
     crate::support::eventually("both cards", || {
         let list = app.get("/v1/models").json();

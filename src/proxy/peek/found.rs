@@ -44,6 +44,10 @@ pub struct Found {
     pub user: Option<String>,
     /// `session_id`.
     pub session_id: Option<String>,
+    /// The value of the session key, as Python's `str()` prints it.
+    pub session: Option<String>,
+    /// Where the value of `model` stands, with its quotes.
+    pub model_at: std::ops::Range<u64>,
     /// Whether the whole is a JSON object.
     pub is_object: bool,
     pub(super) seen_model: bool,
@@ -59,6 +63,8 @@ pub(super) enum Field {
     MaxCompletionTokens,
     User,
     SessionId,
+    /// None of these, but the configured session key.
+    Session,
 }
 
 impl Field {
@@ -82,6 +88,7 @@ impl Field {
             Self::MaxCompletionTokens => "max_completion_tokens",
             Self::User => "user",
             Self::SessionId => "session_id",
+            Self::Session => "(the session key)",
         }
     }
 }

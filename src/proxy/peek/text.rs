@@ -2,7 +2,8 @@
 
 /// Bytes of a kept value at most; no model name or session id is longer.
 pub(super) const MAX_KEPT: usize = 1024;
-/// Bytes of a kept key at most; one more than the longest that we look for.
+/// Bytes of a kept key at least: one more than the longest that we always look
+/// for.
 const MAX_KEY: usize = 22;
 
 /// Which strings are kept.
@@ -40,6 +41,8 @@ pub(super) struct Text {
     held: Held,
     cut: bool,
     kept: Vec<u8>,
+    /// Bytes of a kept key at most.
+    max_key: usize,
     /// The first half of a surrogate pair.
     high: Option<u16>,
 }
@@ -51,6 +54,7 @@ impl Default for Text {
             held: Held::Nothing,
             cut: false,
             kept: Vec::new(),
+            max_key: MAX_KEY,
             high: None,
         }
     }
@@ -118,6 +122,11 @@ fn first_special(block: &[u8]) -> Option<usize> {
 }
 
 impl Text {
+    /// Keys of this length are to be kept too.
+    pub(super) fn keep_keys_of(&mut self, length: usize) {
+        self.max_key = self.max_key.max(length);
+    }
+
     /// Starts a string.
     pub(super) fn begin(&mut self, held: Held) {
         self.at = At::Plain;
@@ -153,7 +162,7 @@ impl Text {
         }
         self.lone_surrogate();
         let most = if self.held == Held::Key {
-            MAX_KEY
+            self.max_key
         } else {
             MAX_KEPT
         };
@@ -171,6 +180,12 @@ impl Text {
     pub(super) fn key(&mut self) -> Option<&[u8]> {
         self.lone_surrogate();
         (!self.cut).then_some(self.kept.as_slice())
+    }
+
+    /// What is kept of a number; nothing of a literal.
+    pub(super) fn number(&self) -> Option<&str> {
+        let text = std::str::from_utf8(&self.kept).ok();
+        text.filter(|text| self.held == Held::Value && !text.is_empty())
     }
 
     /// The value.

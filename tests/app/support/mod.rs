@@ -8,7 +8,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use pilotfish::app::{self, App, DrainReport};
-use pilotfish::config::{Config, DrainSettings, ListedEngine};
+use pilotfish::config::{Config, DrainSettings, ListedEngine, Settings};
 
 /// No wait in a test is longer.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
@@ -30,12 +30,12 @@ impl TestApp {
     pub(crate) fn with(engines: &[(&str, &str)], change: impl FnOnce(&mut Config)) -> Self {
         let mut config = Config {
             listen: "127.0.0.1:0".parse().unwrap(),
-            engines: (engines.iter())
-                .map(|(url, model)| ListedEngine {
-                    url: (*url).to_owned(),
-                    models: vec![(*model).to_owned()],
-                })
-                .collect(),
+            settings: Settings {
+                engines: (engines.iter())
+                    .map(|(url, model)| ListedEngine::new(url, &[model]).unwrap())
+                    .collect(),
+                ..Settings::default()
+            },
             drain: DrainSettings {
                 settle: Duration::ZERO,
                 timeout: Duration::ZERO,

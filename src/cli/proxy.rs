@@ -1,0 +1,323 @@
+//! The proxy's flags, and the configuration that they and the file mean.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs as _};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+
+use super::ignored::Given;
+use crate::config::dynamic::{DynamicFile, LimitsEntry, TimeoutsEntry};
+use crate::config::problem::{Problem, Problems};
+use crate::config::resolve::{overlay, resolve};
+use crate::config::validate::{Format, Loaded, load};
+use crate::config::{
+    Config, DrainSettings, DynamicSource, Seconds, StatsSettings, default_workers, duration,
+};
+
+/// A configuration, and what is to be said of how it came about.
+#[derive(Debug)]
+pub struct Launch {
+    /// What to start with.
+    pub config: Config,
+    /// What was given and has no effect, a line each.
+    pub warnings: Vec<String>,
+}
+
+/// The proxy's flags.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Basic")]
+pub struct ProxyArgs {
+    /// Address to listen on.
+    #[arg(long, default_value = "0.0.0.0", value_parser = host)]
+    pub host: IpAddr,
+    /// Port to listen on; 0 takes a free one.
+    #[arg(long, default_value_t = 8001)]
+    pub port: u16,
+    /// A prefix that is cut from the front of every path.
+    #[arg(long, value_name = "/PREFIX", default_value = "", value_parser = root_path, hide_default_value = true)]
+    pub root_path: String,
+    /// Port of the listener for those who run us; none by default.
+    #[arg(long, value_name = "PORT")]
+    pub admin_port: Option<u16>,
+    /// Its address.
+    #[arg(long, value_name = "HOST", default_value = "127.0.0.1", value_parser = host)]
+    pub admin_host: IpAddr,
+    /// Data-path threads [default: 1 up to 2 cores, 2 up to 8, else 4].
+    #[arg(long)]
+    pub workers: Option<usize>,
+    /// Which engines there are.
+    #[command(flatten)]
+    pub discovery: DiscoveryArgs,
+    /// Who gets a request.
+    #[command(flatten)]
+    pub routing: RoutingArgs,
+    /// What is watched.
+    #[command(flatten)]
+    pub monitoring: MonitoringArgs,
+    /// The file.
+    #[command(flatten)]
+    pub dynamic: DynamicArgs,
+    /// Bounds and deadlines.
+    #[command(flatten)]
+    pub bounds: BoundsArgs,
+    /// What means nothing here.
+    #[command(flatten)]
+    pub given: Given,
+}
+
+/// Which engines there are.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Service Discovery")]
+pub struct DiscoveryArgs {
+    /// Where engines come from: static. Required, here or in the file.
+    #[arg(long, value_name = "HOW")]
+    pub service_discovery: Option<String>,
+    /// Engine URLs, separated by commas.
+    #[arg(long, value_name = "URL,URL")]
+    pub static_backends: Option<String>,
+    /// The model of each, in the same order; a URL listed twice has two. Left
+    /// out, engines are asked for their models.
+    #[arg(long, value_name = "MODEL,MODEL")]
+    pub static_models: Option<String>,
+    /// Other names of models.
+    #[arg(long, value_name = "ALIAS:MODEL,ALIAS:MODEL")]
+    pub static_aliases: Option<String>,
+    /// A label for each engine, shown by /engines.
+    #[arg(long, value_name = "LABEL,LABEL")]
+    pub static_model_labels: Option<String>,
+    /// A type for each engine (chat, completion, ...), shown by /engines.
+    #[arg(long, value_name = "TYPE,TYPE")]
+    pub static_model_types: Option<String>,
+    /// For k8s, which this version does not have.
+    #[arg(long, value_name = "PORT")]
+    pub k8s_port: Option<u16>,
+    /// For k8s, which this version does not have.
+    #[arg(long, value_name = "NAME")]
+    pub k8s_namespace: Option<String>,
+    /// For k8s, which this version does not have.
+    #[arg(long, value_name = "SELECTOR")]
+    pub k8s_label_selector: Option<String>,
+}
+
+/// Who gets a request.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Routing Logic")]
+pub struct RoutingArgs {
+    /// roundrobin, session, or a policy named in the file. Required, here or in
+    /// the file.
+    #[arg(long, value_name = "POLICY")]
+    pub routing_logic: Option<String>,
+    /// For session: the header, or key of the body, with the session's id.
+    #[arg(long, value_name = "NAME")]
+    pub session_key: Option<String>,
+}
+
+/// What is watched.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Monitoring")]
+pub struct MonitoringArgs {
+    /// Without effect: engines are not scraped, statistics are the traffic's.
+    #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = positive)]
+    pub engine_stats_interval: Duration,
+    /// The sliding window of the statistics.
+    #[arg(long, value_name = "SECONDS", default_value = "60", value_parser = positive)]
+    pub request_stats_window: Duration,
+    /// Log a table of the engines, and each choice of one.
+    #[arg(long, help_heading = "Logging")]
+    pub log_stats: bool,
+    /// How often the table is logged.
+    #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = positive, help_heading = "Logging")]
+    pub log_stats_interval: Duration,
+    /// Log each choice of an engine [default: as --log-stats].
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", help_heading = "Logging")]
+    pub log_requests: Option<bool>,
+}
+
+/// The file.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Dynamic Config")]
+pub struct DynamicArgs {
+    /// A file of settings that is watched; its keys come before flags.
+    #[arg(long, value_name = "FILE", conflicts_with = "dynamic_config_yaml")]
+    pub dynamic_config_json: Option<PathBuf>,
+    /// The same in YAML.
+    #[arg(long, value_name = "FILE")]
+    pub dynamic_config_yaml: Option<PathBuf>,
+}
+
+/// Bounds and deadlines.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Bounds and deadlines (250ms, 30s, 5m, or seconds)")]
+pub struct BoundsArgs {
+    /// Bytes of a request body held until it can be routed [default: 32 MiB].
+    #[arg(long, value_name = "BYTES")]
+    pub max_peek_bytes: Option<usize>,
+    /// Bytes of a request body kept for a retry [default: 1 MiB].
+    #[arg(long, value_name = "BYTES")]
+    pub max_replay_bytes: Option<usize>,
+    /// Connecting to an engine [default: 2s].
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub connect_timeout: Option<Duration>,
+    /// Waiting for the head of an engine's answer [default: 600s].
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub engine_head_timeout: Option<Duration>,
+    /// Silence of an engine within an answer [default: 300s].
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub engine_idle_timeout: Option<Duration>,
+    /// A client's request head [default: 10s].
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub client_head_timeout: Option<Duration>,
+    /// Silence of a client within a request body [default: 30s].
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub client_body_timeout: Option<Duration>,
+    /// After SIGTERM: go on accepting, with readiness failing.
+    #[arg(long, value_name = "DURATION", default_value = "2s", value_parser = duration)]
+    pub drain_settle: Duration,
+    /// After that: let open streams finish.
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = duration)]
+    pub drain_timeout: Duration,
+}
+
+impl ProxyArgs {
+    /// The configuration that flags and file mean together.
+    ///
+    /// # Errors
+    /// All that is missing, or does not fit together.
+    pub fn launch(&self) -> Result<Launch, Problems> {
+        let of = "flags".to_owned();
+        let refused = self.given.problems();
+        if !refused.is_empty() {
+            let list = refused;
+            return Err(Problems { of, list });
+        }
+        let flags = self.keys();
+        let file = self.dynamic.load()?;
+        let (keys, of) = match &file {
+            None => (flags.clone(), of),
+            Some((path, loaded)) => (
+                overlay(&loaded.keys, &flags),
+                format!("flags and {}", path.display()),
+            ),
+        };
+        let resolved = resolve(&keys).map_err(|list| Problems { of, list })?;
+        let stats = &self.monitoring;
+        let config = Config {
+            listen: SocketAddr::new(self.host, self.port),
+            admin: (self.admin_port).map(|port| SocketAddr::new(self.admin_host, port)),
+            root_path: self.root_path.clone(),
+            workers: self.workers.unwrap_or_else(default_workers).clamp(1, 64),
+            settings: resolved.settings,
+            dynamic: file.map(|(file, first)| DynamicSource { file, flags, first }),
+            drain: DrainSettings {
+                settle: self.bounds.drain_settle,
+                timeout: self.bounds.drain_timeout,
+            },
+            stats: StatsSettings {
+                window: stats.request_stats_window,
+                log_every: stats.log_stats.then_some(stats.log_stats_interval),
+                log_requests: stats.log_requests.unwrap_or(stats.log_stats),
+            },
+            engine_key: std::env::var("VLLM_API_KEY")
+                .ok()
+                .filter(|key| !key.is_empty()),
+            ..Config::default()
+        };
+        let warnings = self.given.warnings().chain(resolved.warnings).collect();
+        Ok(Launch { config, warnings })
+    }
+
+    /// The flags as keys of the dynamic file.
+    fn keys(&self) -> DynamicFile {
+        let (from, routing, bounds) = (&self.discovery, &self.routing, &self.bounds);
+        let seconds = |given: Option<Duration>| given.map(Seconds);
+        DynamicFile {
+            service_discovery: from.service_discovery.clone(),
+            static_backends: from.static_backends.clone(),
+            static_models: from.static_models.clone(),
+            static_aliases: from.static_aliases.clone(),
+            static_model_labels: from.static_model_labels.clone(),
+            static_model_types: from.static_model_types.clone(),
+            k8s_port: from.k8s_port,
+            k8s_namespace: from.k8s_namespace.clone(),
+            k8s_label_selector: from.k8s_label_selector.clone(),
+            routing_logic: routing.routing_logic.clone(),
+            session_key: routing.session_key.clone(),
+            limits: Some(LimitsEntry {
+                max_peek_bytes: bounds.max_peek_bytes,
+                max_replay_bytes: bounds.max_replay_bytes,
+            }),
+            timeouts: Some(TimeoutsEntry {
+                client_head: seconds(bounds.client_head_timeout),
+                client_body_idle: seconds(bounds.client_body_timeout),
+                connect: seconds(bounds.connect_timeout),
+                engine_head: seconds(bounds.engine_head_timeout),
+                engine_idle: seconds(bounds.engine_idle_timeout),
+                ..TimeoutsEntry::default()
+            }),
+            ..DynamicFile::default()
+        }
+    }
+}
+
+impl DynamicArgs {
+    fn load(&self) -> Result<Option<(PathBuf, Loaded)>, Problems> {
+        let json = self
+            .dynamic_config_json
+            .as_ref()
+            .map(|file| (file, Format::Json));
+        let yaml = self
+            .dynamic_config_yaml
+            .as_ref()
+            .map(|file| (file, Format::Yaml));
+        let Some((file, format)) = json.or(yaml) else {
+            return Ok(None);
+        };
+        Ok(Some((file.clone(), load(file, format)?)))
+    }
+}
+
+/// An address, or a name that has one.
+fn host(text: &str) -> Result<IpAddr, String> {
+    if text.is_empty() {
+        return Ok(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+    }
+    let bare = text.trim_start_matches('[').trim_end_matches(']');
+    bare.parse().or_else(|_| {
+        let mut found = (text, 0).to_socket_addrs().map_err(|e| e.to_string())?;
+        let first = found.next().map(|address| address.ip());
+        first.ok_or_else(|| format!("'{text}' has no address"))
+    })
+}
+
+fn positive(text: &str) -> Result<Duration, String> {
+    let given = duration(text)?;
+    if given < Duration::from_millis(10) {
+        return Err(format!("'{text}' is too short; expected more than 10ms"));
+    }
+    Ok(given)
+}
+
+fn root_path(text: &str) -> Result<String, String> {
+    let path = text.trim_end_matches('/');
+    if path.is_empty() || path.starts_with('/') {
+        return Ok(path.to_owned());
+    }
+    Err(format!("'{text}' must start with a slash"))
+}
+
+/// What is wrong with flags and file, as an exit code: 1 when nothing but a
+/// required setting is missing, as the reference's, else 2.
+impl From<&Problems> for std::process::ExitCode {
+    fn from(problems: &Problems) -> Self {
+        let missing = |problem: &Problem| problem.is_missing;
+        Self::from(if problems.list.iter().all(missing) {
+            1
+        } else {
+            2
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,92 @@
+//! What a change of settings changes, in words.
+
+use std::collections::BTreeMap;
+
+use super::{ListedEngine, Routing, Settings};
+
+/// `engines +1 -0 ~2, routing_logic roundrobin → session`; empty when nothing
+/// is different.
+#[must_use]
+pub fn words(old: &Settings, new: &Settings) -> String {
+    let mut words = Vec::new();
+    let by_url = |settings: &Settings| -> BTreeMap<String, ListedEngine> {
+        let engines = settings.engines.iter();
+        engines
+            .map(|engine| (engine.url.text().to_owned(), engine.clone()))
+            .collect()
+    };
+    let (before, after) = (by_url(old), by_url(new));
+    let added = after
+        .keys()
+        .filter(|url| !before.contains_key(*url))
+        .count();
+    let removed = before
+        .keys()
+        .filter(|url| !after.contains_key(*url))
+        .count();
+    let changed = (after.iter())
+        .filter(|(url, engine)| before.get(*url).is_some_and(|known| known != *engine))
+        .count();
+    if added + removed + changed > 0 {
+        let changed = if changed > 0 {
+            format!(" ~{changed}")
+        } else {
+            String::new()
+        };
+        words.push(format!("engines +{added} -{removed}{changed}"));
+    }
+    if old.routing != new.routing {
+        let name = |routing: &Routing| match routing {
+            Routing::RoundRobin => "roundrobin".to_owned(),
+            Routing::Session { key } => format!("session ({})", key.key),
+        };
+        let (from, to) = (name(&old.routing), name(&new.routing));
+        words.push(format!("routing_logic {from} → {to}"));
+    }
+    if old.aliases != new.aliases {
+        let (from, to) = (old.aliases.len(), new.aliases.len());
+        words.push(format!("aliases changed ({from} → {to})"));
+    }
+    for (is_other, what) in [
+        (old.limits != new.limits, "limits changed"),
+        (old.timeouts != new.timeouts, "timeouts changed"),
+        (
+            old.stream_error_events != new.stream_error_events,
+            "stream_error_events changed",
+        ),
+    ] {
+        if is_other {
+            words.push(what.to_owned());
+        }
+    }
+    words.join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Limits;
+
+    fn settings(urls: &[&str]) -> Settings {
+        Settings {
+            engines: (urls.iter())
+                .map(|url| ListedEngine::new(url, &["m"]).unwrap())
+                .collect(),
+            ..Settings::default()
+        }
+    }
+
+    #[test]
+    fn changes_are_told_in_words() {
+        let old = settings(&["http://a", "http://b"]);
+        assert_eq!(words(&old, &old), "");
+        let mut new = settings(&["http://b", "http://c", "http://d"]);
+        assert_eq!(words(&old, &new), "engines +2 -1");
+        new.engines[0].models = None;
+        new.limits = Limits {
+            max_peek_bytes: 1,
+            ..new.limits
+        };
+        assert_eq!(words(&old, &new), "engines +2 -1 ~1, limits changed");
+    }
+}

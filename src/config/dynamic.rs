@@ -1,0 +1,244 @@
+//! The dynamic file as it is written: the vLLM production-stack router's flat
+//! keys, and our own.
+//!
+//! The JSON Schema is made from these types, so every field says here what it
+//! is. A key that is missing leaves the flag, or the default, in force.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::Seconds;
+
+/// What the dynamic file may hold. Every key is optional; `service_discovery`
+/// and `routing_logic` must be set here or by a flag.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+#[schemars(title = "Pilotfish dynamic configuration")]
+pub struct DynamicFile {
+    /// Where engines come from: `static`.
+    #[schemars(extend("enum" = ["static", null]))]
+    pub service_discovery: Option<String>,
+    /// How an engine is chosen: `roundrobin`, `session`, or a name of `policies`.
+    pub routing_logic: Option<String>,
+    /// Engine URLs, separated by commas. Not together with `engines`.
+    pub static_backends: Option<String>,
+    /// The model of each URL, separated by commas; left out, engines are asked
+    /// for their models. Or a map: model → {static_backends, static_model_type}.
+    #[schemars(extend("type" = ["string", "object", "null"], "additionalProperties" = model_map()))]
+    pub static_models: Option<String>,
+    /// Other names of models: `alias:model,alias2:model2`, or a map alias → model.
+    #[schemars(extend("type" = ["string", "object", "null"], "additionalProperties" = json!({"type": "string"})))]
+    pub static_aliases: Option<String>,
+    /// A label for each URL, separated by commas; engines carry it as `model_label`.
+    pub static_model_labels: Option<String>,
+    /// A type for each URL (chat, completion, embeddings, ...); engines carry it as `model_type`.
+    pub static_model_types: Option<String>,
+    /// Accepted and without effect.
+    pub static_backend_health_checks: Option<bool>,
+    /// Accepted and without effect.
+    pub static_backend_health_check_interval: Option<u32>,
+    /// Accepted and without effect.
+    pub static_backend_health_check_timeout_seconds: Option<u32>,
+    /// Accepted and without effect: prefill and decode are not told apart.
+    pub prefill_model_labels: Option<String>,
+    /// Accepted and without effect: prefill and decode are not told apart.
+    pub decode_model_labels: Option<String>,
+    /// Without effect under `service_discovery: static`.
+    pub k8s_port: Option<u16>,
+    /// Without effect under `service_discovery: static`.
+    pub k8s_namespace: Option<String>,
+    /// Without effect under `service_discovery: static`.
+    pub k8s_label_selector: Option<String>,
+    /// For `session`: the header, or top-level key of the body, that carries
+    /// the session's id.
+    pub session_key: Option<String>,
+    /// Refused: code is not loaded.
+    pub callbacks: Option<String>,
+
+    /// Engines, each with all that is to be said of it. Not together with the
+    /// `static_*` lists.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Vec<EngineEntry>")]
+    pub engines: Option<Vec<EngineEntry>>,
+    /// Other names of models: alias → model. Not together with `static_aliases`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "BTreeMap<String, String>")]
+    pub aliases: Option<BTreeMap<String, String>>,
+    /// Named policies, for `routing_logic` to choose from.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "BTreeMap<String, PolicyEntry>")]
+    pub policies: Option<BTreeMap<String, PolicyEntry>>,
+    /// Bounds on what one request may hold.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "LimitsEntry")]
+    pub limits: Option<LimitsEntry>,
+    /// Deadlines.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "TimeoutsEntry")]
+    pub timeouts: Option<TimeoutsEntry>,
+    /// Whether an event stream that an engine cut ends with an `error` event
+    /// (default true).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stream_error_events: Option<bool>,
+}
+
+fn model_map() -> Value {
+    json!({
+        "type": "object",
+        "required": ["static_backends"],
+        "additionalProperties": false,
+        "properties": {
+            "static_backends": {
+                "description": "The URLs of the engines that serve the model.",
+                "type": "array",
+                "items": {"type": "string"},
+                "minItems": 1,
+            },
+            "static_model_type": {
+                "description": "chat, completion, embeddings, ...",
+                "type": ["string", "null"],
+            },
+        },
+    })
+}
+
+/// One engine.
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct EngineEntry {
+    /// `http://HOST[:PORT][/PATH]`.
+    pub url: String,
+    /// The models that it serves; left out, it is asked for them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Vec<String>", length(min = 1))]
+    pub models: Option<Vec<String>>,
+    /// Other names of its models: alias → model.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub aliases: BTreeMap<String, String>,
+    /// Its share of the traffic, relative to others (default 1).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "f64", range(min = 0.0))]
+    pub weight: Option<f64>,
+    /// The named group of engines that it is an instance of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub block: Option<String>,
+    /// Where it runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub region: Option<String>,
+    /// Names with values, to filter by.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+    /// How far it may be trusted with what prompts say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Privacy")]
+    pub privacy: Option<Privacy>,
+    /// What its tokens cost.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Cost")]
+    pub cost: Option<Cost>,
+    /// Any document: what selections by attribute look into.
+    #[serde(default, skip_serializing_if = "Value::is_null")]
+    pub metadata: Value,
+}
+
+/// Levels of privacy, in their order.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize, JsonSchema,
+)]
+#[serde(rename_all = "lowercase")]
+#[schemars(inline)]
+pub enum Privacy {
+    /// For anything public.
+    Public,
+    /// For what stays within the house.
+    Internal,
+    /// For confidential prompts.
+    Confidential,
+    /// For the most guarded ones.
+    Restricted,
+}
+
+/// Prices.
+#[derive(Debug, Clone, Copy, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Cost {
+    /// Of a million prompt tokens.
+    #[schemars(range(min = 0.0))]
+    pub input_per_mtok: f64,
+    /// Of a million generated tokens.
+    #[schemars(range(min = 0.0))]
+    pub output_per_mtok: f64,
+}
+
+/// A named policy.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PolicyEntry {
+    /// `roundrobin` or `session`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// For `session`: instead of the `session_key` at the top.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session_key: Option<String>,
+}
+
+/// Bounds on what one request may hold.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct LimitsEntry {
+    /// Bytes of a body that are held until it can be routed (default 32 MiB).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "usize", range(min = 1024, max = 1_073_741_824))]
+    pub max_peek_bytes: Option<usize>,
+    /// Bytes of a body that are kept for a retry (default 1 MiB).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "usize", range(max = 1_073_741_824))]
+    pub max_replay_bytes: Option<usize>,
+}
+
+/// Deadlines.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct TimeoutsEntry {
+    /// From a request's first byte to the end of its head (default 10s).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Seconds")]
+    pub client_head: Option<Seconds>,
+    /// An idle keep-alive connection of a client (default 75s).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Seconds")]
+    pub client_idle: Option<Seconds>,
+    /// Silence within a request's body (default 30s).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Seconds")]
+    pub client_body_idle: Option<Seconds>,
+    /// A client that takes no bytes though there are some (default 60s).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Seconds")]
+    pub client_write_stall: Option<Seconds>,
+    /// Connecting to an engine (default 2s).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Seconds")]
+    pub connect: Option<Seconds>,
+    /// From the request's end to the head of the answer (default 600s).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Seconds")]
+    pub engine_head: Option<Seconds>,
+    /// Silence within an answer (default 300s).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Seconds")]
+    pub engine_idle: Option<Seconds>,
+    /// How long an idle engine connection is kept (default 3s).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Seconds")]
+    pub pool_idle: Option<Seconds>,
+}
+
+/// The JSON Schema of the dynamic file.
+#[must_use]
+pub fn schema() -> Value {
+    schemars::schema_for!(DynamicFile).to_value()
+}

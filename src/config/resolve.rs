@@ -1,0 +1,296 @@
+//! From keys as they are written to [`Settings`] that can be acted upon.
+//!
+//! Everything that a schema cannot say is checked here, and all that is wrong
+//! is told at once.
+
+mod engines;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use http::HeaderName;
+use serde_json::Value;
+
+use super::dynamic::DynamicFile;
+use super::problem::{Problem, nearest};
+use super::{Limits, Routing, Seconds, SessionKey, Settings, Timeouts};
+
+/// The policies that can be named.
+const POLICIES: [&str; 2] = ["roundrobin", "session"];
+
+/// The keys that say which engines there are: taken together or not at all.
+const ENGINE_LISTS: [&str; 5] = [
+    "static_backends",
+    "static_models",
+    "static_model_labels",
+    "static_model_types",
+    "engines",
+];
+
+/// What holds: the file's keys, and the flags where it has none.
+///
+/// The lists of engines go together: a file that has one of them replaces all
+/// that flags say of engines.
+#[must_use]
+pub fn overlay(file: &DynamicFile, flags: &DynamicFile) -> DynamicFile {
+    let keys = |of: &DynamicFile| match serde_json::to_value(of) {
+        Ok(Value::Object(keys)) => keys,
+        _ => serde_json::Map::new(),
+    };
+    let (file_keys, mut merged) = (keys(file), keys(flags));
+    let gives = |key: &str| file_keys.get(key).is_some_and(|value| !value.is_null());
+    if ENGINE_LISTS.iter().any(|key| gives(key)) {
+        ENGINE_LISTS.iter().for_each(|key| {
+            merged.remove(*key);
+        });
+    }
+    if gives("aliases") || gives("static_aliases") {
+        merged.remove("aliases");
+        merged.remove("static_aliases");
+    }
+    for (key, value) in file_keys {
+        match (merged.get_mut(&key), value) {
+            (_, Value::Null) => {}
+            (Some(Value::Object(known)), Value::Object(over)) if key != "aliases" => {
+                known.extend(over);
+            }
+            (_, value) => {
+                merged.insert(key, value);
+            }
+        }
+    }
+    serde_json::from_value(Value::Object(merged)).unwrap_or_else(|_| file.clone())
+}
+
+/// What the keys mean.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Resolved {
+    /// What to act upon.
+    pub settings: Settings,
+    /// What was accepted but has no effect, in words.
+    pub warnings: Vec<String>,
+}
+
+/// Checks `keys` as a whole, and makes settings of them.
+///
+/// # Errors
+/// All that is wrong.
+pub fn resolve(keys: &DynamicFile) -> Result<Resolved, Vec<Problem>> {
+    let mut resolving = Resolving::default();
+    resolving.discovery(keys);
+    resolving.refused(keys);
+    let routing = resolving.routing(keys);
+    let mut aliases = resolving.aliases(keys);
+    let engines = match &keys.engines {
+        Some(entries) => resolving.entries(entries, &mut aliases),
+        None => resolving.flat(keys),
+    };
+    resolving.alias_targets(&aliases, &engines);
+    let settings = Settings {
+        engines,
+        aliases,
+        routing: routing.unwrap_or(Routing::RoundRobin),
+        limits: limits(keys),
+        timeouts: timeouts(keys),
+        stream_error_events: keys.stream_error_events.unwrap_or(true),
+    };
+    if settings.limits.max_replay_bytes > settings.limits.max_peek_bytes {
+        resolving.wrong(
+            "limits.max_replay_bytes",
+            format!(
+                "{} is more than max_peek_bytes ({}): no more is kept than is held",
+                settings.limits.max_replay_bytes, settings.limits.max_peek_bytes
+            ),
+        );
+    }
+    if resolving.problems.is_empty() {
+        let warnings = resolving.warnings;
+        return Ok(Resolved { settings, warnings });
+    }
+    Err(resolving.problems)
+}
+
+#[derive(Default)]
+struct Resolving {
+    problems: Vec<Problem>,
+    warnings: Vec<String>,
+}
+
+impl Resolving {
+    fn wrong(&mut self, path: impl Into<String>, message: impl Into<String>) {
+        self.problems.push(Problem::at(path, message));
+    }
+
+    fn missing(&mut self, path: &str, flag: &str, hint: &str) {
+        self.problems.push(Problem::missing(
+            path,
+            format!("required: give {flag}, or this key in the dynamic file ({hint})"),
+        ));
+    }
+
+    fn discovery(&mut self, keys: &DynamicFile) {
+        match keys.service_discovery.as_deref() {
+            Some("static") => {
+                if keys.engines.is_none() && keys.static_backends.is_none() {
+                    let hint = "engine URLs, separated by commas; or `engines`";
+                    self.missing("static_backends", "--static-backends", hint);
+                }
+            }
+            Some("k8s") => self.wrong(
+                "service_discovery",
+                "\"k8s\" is not supported by this version; list the engines: \"static\"",
+            ),
+            Some("external-only") => self.wrong(
+                "service_discovery",
+                "\"external-only\" is not supported: list the provider as an engine, \"static\"",
+            ),
+            Some(other) => self.wrong(
+                "service_discovery",
+                format!("{other:?} is unknown; expected \"static\""),
+            ),
+            None => self.missing("service_discovery", "--service-discovery", "static"),
+        }
+    }
+
+    /// What would be unsafe to ignore, and what is harmless.
+    fn refused(&mut self, keys: &DynamicFile) {
+        let lists = [
+            ("static_backends", &keys.static_backends),
+            ("static_models", &keys.static_models),
+            ("static_model_labels", &keys.static_model_labels),
+            ("static_model_types", &keys.static_model_types),
+        ];
+        for (name, list) in lists {
+            if keys.engines.is_some() && list.is_some() {
+                self.wrong(
+                    "engines",
+                    format!("and {name} say the same thing: keep one"),
+                );
+            }
+        }
+        if keys.callbacks.is_some() {
+            self.wrong(
+                "callbacks",
+                "code is not loaded, and ignoring a check of access would be unsafe: \
+                 put it into a proxy in front of this one, and remove the key",
+            );
+        }
+        if keys.static_backend_health_checks == Some(true) {
+            self.warnings.push(
+                "static_backend_health_checks has no effect: engines are not probed; a request \
+                 that never reached its engine goes to another one"
+                    .to_owned(),
+            );
+        }
+        let labels = [&keys.prefill_model_labels, &keys.decode_model_labels];
+        if labels.iter().any(|label| label.is_some()) {
+            self.warnings.push(
+                "prefill_model_labels and decode_model_labels have no effect: prefill and decode \
+                 are not told apart; leave them to the engines"
+                    .to_owned(),
+            );
+        }
+    }
+
+    fn routing(&mut self, keys: &DynamicFile) -> Option<Routing> {
+        let Some(name) = keys.routing_logic.as_deref() else {
+            let hint = "roundrobin, session, or a name of `policies`";
+            self.missing("routing_logic", "--routing-logic", hint);
+            return None;
+        };
+        let mut chosen = None;
+        for (named, entry) in keys.policies.iter().flatten() {
+            let path = format!("policies.{named}");
+            if POLICIES.contains(&named.as_str()) {
+                self.wrong(&path, "is the name of a policy of our own; choose another");
+            }
+            let key = entry.session_key.as_ref().or(keys.session_key.as_ref());
+            let routing = self.policy(&format!("{path}.type"), &entry.kind, key);
+            if named == name {
+                chosen = Some(routing);
+            }
+        }
+        match chosen {
+            Some(routing) => routing,
+            None if POLICIES.contains(&name) => {
+                self.policy("routing_logic", name, keys.session_key.as_ref())
+            }
+            None => {
+                let named = keys.policies.iter().flat_map(BTreeMap::keys);
+                let known: Vec<&str> = named.map(String::as_str).chain(POLICIES).collect();
+                self.wrong("routing_logic", unknown_policy(name, &known));
+                None
+            }
+        }
+    }
+
+    fn policy(&mut self, path: &str, kind: &str, key: Option<&String>) -> Option<Routing> {
+        match (kind, key) {
+            ("roundrobin", _) => Some(Routing::RoundRobin),
+            ("session", Some(key)) => match HeaderName::try_from(key.as_str()) {
+                Ok(field) => {
+                    let key = Arc::from(key.as_str());
+                    let key = SessionKey { field, key };
+                    Some(Routing::Session { key })
+                }
+                Err(_) => {
+                    let message = format!("{key:?} cannot be the name of a header");
+                    self.wrong("session_key", message);
+                    None
+                }
+            },
+            ("session", None) => {
+                let hint = "the header that carries the session's id, such as x-user-id";
+                self.missing("session_key", "--session-key", hint);
+                None
+            }
+            (other, _) => {
+                self.wrong(path, unknown_policy(other, &POLICIES));
+                None
+            }
+        }
+    }
+}
+
+fn unknown_policy(name: &str, known: &[&str]) -> String {
+    match name {
+        "disaggregated_prefill" | "disaggregated_prefill_orchestrated" => format!(
+            "{name:?} is not supported: let the engines' own connector split prefill and decode"
+        ),
+        _ => {
+            let hint = nearest(name, known.iter().copied());
+            let hint = hint.map_or(String::new(), |near| format!("; did you mean {near:?}?"));
+            format!("{name:?} is unknown; known: {}{hint}", known.join(", "))
+        }
+    }
+}
+
+fn limits(keys: &DynamicFile) -> Limits {
+    let (given, default) = (keys.limits.clone().unwrap_or_default(), Limits::default());
+    let max_peek_bytes = given.max_peek_bytes.unwrap_or(default.max_peek_bytes);
+    Limits {
+        max_peek_bytes,
+        // A small peek alone is no contradiction.
+        max_replay_bytes: (given.max_replay_bytes)
+            .unwrap_or(default.max_replay_bytes.min(max_peek_bytes)),
+    }
+}
+
+fn timeouts(keys: &DynamicFile) -> Timeouts {
+    let given = keys.timeouts.clone().unwrap_or_default();
+    let default = Timeouts::default();
+    let or = |given: Option<Seconds>, default| given.map_or(default, |Seconds(given)| given);
+    Timeouts {
+        client_head: or(given.client_head, default.client_head),
+        client_idle: or(given.client_idle, default.client_idle),
+        client_body_idle: or(given.client_body_idle, default.client_body_idle),
+        client_write_stall: or(given.client_write_stall, default.client_write_stall),
+        connect: or(given.connect, default.connect),
+        engine_head: or(given.engine_head, default.engine_head),
+        engine_idle: or(given.engine_idle, default.engine_idle),
+        pool_idle: or(given.pool_idle, default.pool_idle),
+    }
+}
+
+#[cfg(test)]
+mod tests;

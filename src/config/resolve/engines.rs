@@ -1,0 +1,216 @@
+//! Engines and aliases, in whichever form they were written.
+
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+
+use super::super::dynamic::{DynamicFile, EngineEntry};
+use super::super::flat::items;
+use super::super::{EngineUrl, ListedEngine, Traits};
+use super::Resolving;
+
+/// Engines by URL, in the order in which they came.
+#[derive(Default)]
+struct Engines {
+    list: Vec<ListedEngine>,
+    known: BTreeMap<String, usize>,
+}
+
+impl Resolving {
+    pub(super) fn aliases(&mut self, keys: &DynamicFile) -> BTreeMap<String, String> {
+        if keys.aliases.is_some() && keys.static_aliases.is_some() {
+            self.wrong("aliases", "and static_aliases say the same thing: keep one");
+        }
+        let mut aliases = keys.aliases.clone().unwrap_or_default();
+        for pair in items(keys.static_aliases.as_deref().unwrap_or_default()) {
+            // A model's name may have colons of its own.
+            match pair.split_once(':') {
+                Some((alias, model)) if !alias.is_empty() && !model.is_empty() => {
+                    self.alias("static_aliases", &mut aliases, alias, model);
+                }
+                _ => self.wrong(
+                    "static_aliases",
+                    format!("{pair:?} is no alias; expected ALIAS:MODEL"),
+                ),
+            }
+        }
+        aliases
+    }
+
+    fn alias(
+        &mut self,
+        path: &str,
+        aliases: &mut BTreeMap<String, String>,
+        alias: &str,
+        model: &str,
+    ) {
+        match aliases.entry(alias.to_owned()) {
+            Entry::Vacant(free) => {
+                free.insert(model.to_owned());
+            }
+            Entry::Occupied(taken) if taken.get() != model => {
+                let message = format!("{alias:?} stands for both {:?} and {model:?}", taken.get());
+                self.wrong(path, message);
+            }
+            Entry::Occupied(_) => {}
+        }
+    }
+
+    /// An alias leads to a model, never to an alias, and hides no model.
+    pub(super) fn alias_targets(
+        &mut self,
+        aliases: &BTreeMap<String, String>,
+        engines: &[ListedEngine],
+    ) {
+        for (alias, model) in aliases {
+            if aliases.contains_key(model) {
+                self.wrong("aliases", format!("{alias:?} leads to the alias {model:?}"));
+            }
+            let mut served = engines.iter().filter_map(|engine| engine.models.as_ref());
+            if served.any(|models| models.contains(alias)) {
+                let message = format!("{alias:?} is also the name of a model that is served");
+                self.wrong("aliases", message);
+            }
+        }
+    }
+
+    pub(super) fn entries(
+        &mut self,
+        entries: &[EngineEntry],
+        aliases: &mut BTreeMap<String, String>,
+    ) -> Vec<ListedEngine> {
+        let mut engines = Engines::default();
+        for (index, entry) in entries.iter().enumerate() {
+            let path = format!("engines[{index}]");
+            for (alias, model) in &entry.aliases {
+                self.alias(&format!("{path}.aliases"), aliases, alias, model);
+                if entry.models.as_ref().is_some_and(|m| !m.contains(model)) {
+                    let message = format!("{alias:?} leads to {model:?}, which is not in models");
+                    self.wrong(format!("{path}.aliases"), message);
+                }
+            }
+            let traits = Traits {
+                weight: entry.weight.unwrap_or(1.0),
+                block: entry.block.clone(),
+                region: entry.region.clone(),
+                labels: entry.labels.clone(),
+                privacy: entry.privacy,
+                cost: entry.cost,
+                metadata: entry.metadata.clone(),
+            };
+            if let Some(url) = self.url(&path, &entry.url) {
+                let (models, traits) = (entry.models.clone(), Arc::new(traits));
+                self.add(
+                    &mut engines,
+                    &path,
+                    ListedEngine {
+                        url,
+                        models,
+                        traits,
+                    },
+                );
+            }
+        }
+        engines.list
+    }
+
+    pub(super) fn flat(&mut self, keys: &DynamicFile) -> Vec<ListedEngine> {
+        let list = |key: &Option<String>| {
+            let list = key.as_deref().map(items)?;
+            Some(list.into_iter().map(str::to_owned).collect::<Vec<_>>())
+        };
+        let urls = list(&keys.static_backends).unwrap_or_default();
+        let [models, labels, types] = [
+            &keys.static_models,
+            &keys.static_model_labels,
+            &keys.static_model_types,
+        ]
+        .map(list);
+        for (name, given) in [
+            ("static_models", &models),
+            ("static_model_labels", &labels),
+            ("static_model_types", &types),
+        ] {
+            if let Some(given) = given
+                && given.len() != urls.len()
+            {
+                let message = format!(
+                    "lists {}, but static_backends lists {}: give one for each URL, in the same \
+                     order (a URL with two models is listed twice)",
+                    given.len(),
+                    urls.len()
+                );
+                self.wrong(name, message);
+            }
+        }
+        let mut engines = Engines::default();
+        for (index, url) in urls.iter().enumerate() {
+            let at = |list: &Option<Vec<String>>| list.as_ref()?.get(index).cloned();
+            let mut traits = Traits::default();
+            for (name, given) in [("model_label", &labels), ("model_type", &types)] {
+                if let Some(value) = at(given) {
+                    traits.labels.insert(name.to_owned(), value);
+                }
+            }
+            let models = at(&models).map(|model| vec![model]);
+            let path = format!("static_backends[{index}]");
+            if let Some(url) = self.url(&path, url) {
+                let traits = Arc::new(traits);
+                self.add(
+                    &mut engines,
+                    &path,
+                    ListedEngine {
+                        url,
+                        models,
+                        traits,
+                    },
+                );
+            }
+        }
+        engines.list
+    }
+
+    fn url(&mut self, path: &str, text: &str) -> Option<EngineUrl> {
+        let parsed = EngineUrl::parse(text);
+        parsed
+            .map_err(|error| self.wrong(path, error.to_string()))
+            .ok()
+    }
+
+    /// Adds an engine, or the models of one that is there already.
+    fn add(&mut self, engines: &mut Engines, path: &str, mut engine: ListedEngine) {
+        let weight = engine.traits.weight;
+        if !(weight.is_finite() && weight >= 0.0) {
+            let message = format!("{weight} is no weight; expected 0 or more");
+            return self.wrong(format!("{path}.weight"), message);
+        }
+        let url = engine.url.text();
+        let Some(at) = engines.known.get(url) else {
+            engines.known.insert(url.to_owned(), engines.list.len());
+            engines.list.push(engine);
+            return;
+        };
+        let known = &mut engines.list[*at];
+        if let (Some(known), Some(models)) = (&mut known.models, engine.models) {
+            known.extend(models);
+            let mut seen = HashSet::new();
+            known.retain(|model| seen.insert(model.clone()));
+        }
+        if known.traits.weight != weight {
+            let message = format!(
+                "{url} is listed twice, with weights {} and {weight}: list it once",
+                known.traits.weight
+            );
+            return self.wrong(path, message);
+        }
+        // The flat form has labels for each pair of URL and model.
+        let both = Arc::make_mut(&mut engine.traits);
+        both.labels.extend(known.traits.labels.clone());
+        Arc::make_mut(&mut known.traits)
+            .labels
+            .clone_from(&both.labels);
+        if known.traits != engine.traits {
+            self.wrong(path, format!("{url} is listed twice, and differs"));
+        }
+    }
+}

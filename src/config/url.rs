@@ -1,0 +1,127 @@
+//! An engine's URL: the text as the user wrote it, and its parts.
+
+use http::HeaderValue;
+use http::uri::{Scheme, Uri};
+
+/// An engine's URL: the text as the user wrote it, and its parts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EngineUrl {
+    text: String,
+    host: String,
+    port: u16,
+    authority: HeaderValue,
+    base_path: String,
+}
+
+/// Why a text is no engine URL.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("engine URL '{text}': {problem}; expected http://HOST[:PORT][/PATH]")]
+pub struct UrlError {
+    text: String,
+    problem: &'static str,
+}
+
+impl EngineUrl {
+    /// Reads `http://HOST[:PORT][/PATH]`.
+    ///
+    /// # Errors
+    /// Says what is wrong with the text. `https` is refused: engines are
+    /// spoken to in clear text.
+    pub fn parse(text: &str) -> Result<Self, UrlError> {
+        let fail = |problem| UrlError {
+            text: text.to_owned(),
+            problem,
+        };
+        let uri: Uri = text.parse().map_err(|_| fail("not a URL"))?;
+        match uri.scheme() {
+            Some(scheme) if *scheme == Scheme::HTTP => {}
+            Some(scheme) if *scheme == Scheme::HTTPS => {
+                return Err(fail("TLS to engines is not supported"));
+            }
+            _ => return Err(fail("the scheme must be http")),
+        }
+        let authority = uri.authority().ok_or_else(|| fail("no host"))?;
+        if authority.as_str().contains('@') {
+            return Err(fail("user names in URLs are not supported"));
+        }
+        if authority.host().is_empty() {
+            return Err(fail("no host"));
+        }
+        if uri.query().is_some() {
+            return Err(fail("a query makes no sense here"));
+        }
+        let host = authority.host().trim_matches(['[', ']']).to_owned();
+        Ok(Self {
+            text: text.to_owned(),
+            host,
+            port: authority.port_u16().unwrap_or(80),
+            authority: HeaderValue::from_str(authority.as_str()).map_err(|_| fail("bad host"))?,
+            base_path: uri.path().trim_end_matches('/').to_owned(),
+        })
+    }
+
+    /// The text as configured, not normalised.
+    #[must_use]
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// Name or address to connect to, without brackets.
+    #[must_use]
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// TCP port.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// The value of the `Host` field.
+    #[must_use]
+    pub fn authority(&self) -> &HeaderValue {
+        &self.authority
+    }
+
+    /// What is put before each path; empty or `/prefix`.
+    #[must_use]
+    pub fn base_path(&self) -> &str {
+        &self.base_path
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn urls_are_taken_apart_and_kept_as_written() {
+        for (text, host, port, authority, base) in [
+            ("http://a", "a", 80, "a", ""),
+            ("http://a:8000/", "a", 8000, "a:8000", ""),
+            ("http://[::1]:9", "::1", 9, "[::1]:9", ""),
+            ("http://a:1/x/y/", "a", 1, "a:1", "/x/y"),
+        ] {
+            let url = EngineUrl::parse(text).unwrap();
+            assert_eq!((url.text(), url.host(), url.port()), (text, host, port));
+            assert_eq!(url.authority(), authority);
+            assert_eq!(url.base_path(), base);
+        }
+    }
+
+    #[test]
+    fn bad_urls_say_what_is_wrong() {
+        for (text, problem) in [
+            ("", "not a URL"),
+            ("a:8000", "scheme"),
+            ("https://a", "TLS"),
+            ("http://u@a", "user names"),
+            ("http://a/?x=1", "query"),
+            ("/x", "scheme"),
+        ] {
+            let message = EngineUrl::parse(text).unwrap_err().to_string();
+            assert!(message.contains(problem), "{text}: {message}");
+        }
+    }
+}

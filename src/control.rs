@@ -1,0 +1,284 @@
+//! The control thread: owns the fleet, and does whatever costs in proportion to
+//! it, so that a worker never does anything but decide and relay.
+//!
+//! It applies the configuration and what engines tell of their models, samples
+//! the statistics, makes the pages, and serves the admin listener. All of it
+//! shares one thread, hence no locks: what changes is in `RefCell`s that no
+//! `await` ever sees borrowed.
+
+mod admin;
+mod reload;
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use metrics_exporter_prometheus::PrometheusHandle;
+use tokio::sync::{Notify, mpsc};
+
+use crate::api::host::Host;
+use crate::api::{Ask, Health, Query, compatible, exposition, models, summary};
+use crate::config::{DynamicSource, Settings, StatsSettings, Timeouts};
+use crate::discovery::listed;
+use crate::discovery::models::{Cards, ask};
+use crate::fleet::stats::Windows;
+use crate::fleet::{Engine, Fleet, Snapshot};
+use crate::metrics::ModelMetrics;
+use crate::upstream::Pool;
+pub use admin::Admin;
+use reload::ReloadStatus;
+
+/// Questions that may wait; one more is told to come again.
+pub const QUEUE: usize = 64;
+/// How often the exporter's buffers are drained.
+const UPKEEP: Duration = Duration::from_secs(5);
+/// Between two questions for the engines' models.
+const ASK_EVERY: Duration = Duration::from_secs(60);
+/// The same while an engine has not answered yet.
+const ASK_SOON: Duration = Duration::from_secs(2);
+/// How long readiness waits for engines whose models are not listed.
+const DISCOVERY: Duration = Duration::from_secs(5);
+
+/// What the control thread starts with; the thread's own state is [`Control`].
+pub struct ControlSpec {
+    /// The single writer of the snapshot.
+    pub fleet: Fleet,
+    /// The settings in force.
+    pub settings: Settings,
+    /// The dynamic file.
+    pub dynamic: Option<DynamicSource>,
+    /// The exporter.
+    pub exporter: PrometheusHandle,
+    /// Every model's own histograms.
+    pub models: Arc<Mutex<Vec<Arc<ModelMetrics>>>>,
+    /// The list behind `/v1/models`.
+    pub list: Arc<ArcSwap<Bytes>>,
+    /// The page behind `/health`.
+    pub health: Health,
+    /// Set when every engine has been asked, or had its time.
+    pub is_discovered: Arc<AtomicBool>,
+    /// Statistics.
+    pub stats: StatsSettings,
+    /// A bearer token for engines.
+    pub engine_key: Option<String>,
+    /// Deadlines of its own connections.
+    pub timeouts: Timeouts,
+}
+
+impl ControlSpec {
+    /// Makes the page behind `/health`, so that it is there from the start.
+    pub fn show_config(&self) {
+        let keys = self.dynamic.as_ref().map(|source| &source.first.keys);
+        self.health.store(Arc::new(reload::health_page(keys)));
+    }
+}
+
+/// The control thread: works until every worker is gone.
+///
+/// # Errors
+/// When its runtime cannot be made.
+pub fn run(
+    spec: ControlSpec,
+    asked: mpsc::Receiver<Ask>,
+    admin: Option<Admin>,
+) -> std::io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build_local(tokio::runtime::LocalOptions::default())?;
+    let pool = Pool::new(0, spec.timeouts.pool_idle, spec.timeouts.connect);
+    runtime.block_on(Control::new(spec, pool).run(asked, admin));
+    Ok(())
+}
+
+/// The control thread's state.
+struct Control {
+    fleet: RefCell<Fleet>,
+    published: Arc<ArcSwap<Snapshot>>,
+    settings: RefCell<Arc<Settings>>,
+    dynamic: Option<DynamicSource>,
+    reloads: RefCell<ReloadStatus>,
+    exporter: PrometheusHandle,
+    models: Arc<Mutex<Vec<Arc<ModelMetrics>>>>,
+    list: Arc<ArcSwap<Bytes>>,
+    health: Health,
+    is_discovered: Arc<AtomicBool>,
+    stats: StatsSettings,
+    engine_key: Option<String>,
+    cards: RefCell<Cards>,
+    windows: RefCell<Windows>,
+    host: RefCell<Host>,
+    pool: Rc<Pool>,
+    started: Instant,
+    /// Engines have come that nobody has asked yet.
+    newcomers: Notify,
+}
+
+impl Control {
+    fn new(spec: ControlSpec, pool: Rc<Pool>) -> Self {
+        Self {
+            published: spec.fleet.published(),
+            fleet: RefCell::new(spec.fleet),
+            settings: RefCell::new(Arc::new(spec.settings)),
+            reloads: RefCell::new(ReloadStatus::first(spec.dynamic.as_ref())),
+            dynamic: spec.dynamic,
+            exporter: spec.exporter,
+            models: spec.models,
+            list: spec.list,
+            health: spec.health,
+            is_discovered: spec.is_discovered,
+            windows: RefCell::new(Windows::new(spec.stats.window)),
+            stats: spec.stats,
+            engine_key: spec.engine_key,
+            cards: RefCell::default(),
+            host: RefCell::default(),
+            pool,
+            started: Instant::now(),
+            newcomers: Notify::new(),
+        }
+    }
+
+    async fn run(self, mut asked: mpsc::Receiver<Ask>, admin: Option<Admin>) {
+        let control = Rc::new(self);
+        let serve = async {
+            while let Some(ask) = asked.recv().await {
+                let page = match ask.query {
+                    Query::Metrics => control.metrics(),
+                    Query::Engines => models::engines(&control.published.load()),
+                };
+                // Whoever asked may be gone.
+                let _ = ask.reply.send(page);
+            }
+        };
+        let administer = async {
+            match admin {
+                Some(admin) => admin.serve(Rc::clone(&control)).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = serve => {}
+            () = control.keep_up() => {}
+            () = control.learn() => {}
+            () = control.sample() => {}
+            () = control.log_stats() => {}
+            () = control.watch_file() => {}
+            () = administer => {}
+        }
+    }
+
+    /// Drains the exporter's buffers.
+    async fn keep_up(&self) {
+        loop {
+            tokio::time::sleep(UPKEEP).await;
+            self.exporter.run_upkeep();
+        }
+    }
+
+    /// Makes the fleet what settings and engines say.
+    fn reconcile(&self) {
+        let settings = Arc::clone(&self.settings.borrow());
+        let specs = listed::specs(&settings.engines, &self.cards.borrow());
+        let timeouts = settings.timeouts;
+        self.pool.set_timeouts(timeouts.pool_idle, timeouts.connect);
+        self.fleet.borrow_mut().apply(settings, specs);
+        self.show_models();
+    }
+
+    fn show_models(&self) {
+        let list = models::list(&self.published.load(), &self.cards.borrow());
+        self.list.store(Arc::new(list));
+    }
+
+    /// Asks the engines for their models, for ever.
+    async fn learn(&self) {
+        let started = Instant::now();
+        loop {
+            let engines: Vec<Arc<Engine>> = (self.published.load().all.candidates.list().iter())
+                .map(|candidate| Arc::clone(&candidate.engine))
+                .collect();
+            let told = ask(&engines, &self.pool, self.engine_key.as_deref()).await;
+            self.cards.borrow_mut().update(told, &engines);
+            self.take_in_models();
+            let all_told = {
+                let cards = self.cards.borrow();
+                engines.iter().all(|engine| cards.knows(engine.url.text()))
+            };
+            if all_told || started.elapsed() >= DISCOVERY {
+                self.is_discovered.store(true, Relaxed);
+            }
+            let pause = if all_told { ASK_EVERY } else { ASK_SOON };
+            // Whichever comes first.
+            let _ = tokio::time::timeout(pause, self.newcomers.notified()).await;
+        }
+    }
+
+    /// Puts what engines told in force, if it changes who serves what.
+    fn take_in_models(&self) {
+        let settings = Arc::clone(&self.settings.borrow());
+        let specs = listed::specs(&settings.engines, &self.cards.borrow());
+        let snapshot = self.published.load_full();
+        let current = snapshot.all.candidates.list();
+        let models_of = |url: &str| {
+            let known = current.iter().find(|one| one.engine.url.text() == url);
+            known.map(|one| &one.spec.models)
+        };
+        let learned = settings
+            .engines
+            .iter()
+            .any(|engine| engine.models.is_none());
+        if learned
+            && specs
+                .iter()
+                .any(|spec| models_of(spec.url.text()) != Some(&spec.models))
+        {
+            self.reconcile();
+            let generation = self.published.load().generation;
+            tracing::info!(generation, "engines told of other models");
+        }
+        self.show_models();
+    }
+
+    /// Samples the statistics.
+    async fn sample(&self) {
+        loop {
+            let every = self.windows.borrow().every();
+            let snapshot = self.published.load_full();
+            self.windows.borrow_mut().sample(&snapshot, Instant::now());
+            self.host.borrow_mut().sample();
+            tokio::time::sleep(every).await;
+        }
+    }
+
+    /// Logs a table of the engines.
+    async fn log_stats(&self) {
+        let Some(every) = self.stats.log_every else {
+            return std::future::pending().await;
+        };
+        loop {
+            tokio::time::sleep(every).await;
+            let snapshot = self.published.load_full();
+            let rates = self.windows.borrow().rates(&snapshot, Instant::now());
+            summary::log(&snapshot, &rates, self.started.elapsed());
+        }
+    }
+
+    fn metrics(&self) -> Bytes {
+        let mut text = self.exporter.render();
+        let snapshot = self.published.load();
+        let rates = self.windows.borrow().rates(&snapshot, Instant::now());
+        exposition::engines(&mut text, &snapshot);
+        compatible::engines(&mut text, &snapshot, &rates);
+        compatible::host(&mut text, self.host.borrow().usage());
+        self.reloads.borrow().expose(&mut text, snapshot.generation);
+        #[cfg(feature = "count-allocations")]
+        exposition::allocations(&mut text);
+        if let Ok(models) = self.models.lock() {
+            exposition::inter_token(&mut text, &models);
+        }
+        Bytes::from(text)
+    }
+}

@@ -1,0 +1,119 @@
+//! The admin listener: for those who run us, on an address of its own.
+
+use std::convert::Infallible;
+use std::net::TcpListener as StdListener;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::{Method, Request, StatusCode};
+use hyper::body::Incoming;
+use serde_json::Value;
+
+use super::Control;
+use crate::api::{Page, respond};
+use crate::config::Timeouts;
+use crate::downstream::watch::{TICK, Watch};
+use crate::downstream::{self, Handled, Shared};
+use crate::drain::DrainWatch;
+use crate::{net, telemetry};
+
+/// Connections at once; more wait.
+const MOST: usize = 64;
+
+/// The listener, and what serving it needs.
+#[derive(Debug)]
+pub struct Admin {
+    /// Where it listens.
+    pub listener: StdListener,
+    /// Whether we are stopping.
+    pub drain: DrainWatch,
+    /// Deadlines of its clients.
+    pub timeouts: Timeouts,
+}
+
+impl Admin {
+    /// Serves until it is dropped.
+    pub(super) async fn serve(self, control: Rc<Control>) {
+        let listener = match net::register(self.listener) {
+            Ok(listener) => listener,
+            Err(error) => {
+                tracing::error!(%error, "the admin listener is lost");
+                return std::future::pending().await;
+            }
+        };
+        let shared = Rc::new(Shared {
+            watch: Watch::new(Instant::now()),
+            timeouts: std::cell::Cell::new(self.timeouts),
+            drain: self.drain,
+        });
+        let mut tick = tokio::time::interval(TICK);
+        let mut open = tokio::task::JoinSet::new();
+        loop {
+            tokio::select! {
+                now = tick.tick() => shared.watch.sweep(now.into_std()),
+                Some(_) = open.join_next() => {}
+                accepted = net::accept(&listener), if open.len() < MOST => match accepted {
+                    Ok((stream, peer)) => {
+                        let control = Rc::clone(&control);
+                        let handle = move |request: Request<Incoming>, handled: Handled| {
+                            let response = respond(&request, handled, page(&control, &request));
+                            let answering: downstream::Answering<_> =
+                                Box::pin(async move { Ok::<_, Infallible>(response) });
+                            answering
+                        };
+                        open.spawn_local(downstream::serve(stream, peer, Rc::clone(&shared), handle));
+                    }
+                    Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
+                },
+            }
+        }
+    }
+}
+
+fn page(control: &Control, request: &Request<Incoming>) -> Page {
+    match (request.method(), request.uri().path()) {
+        (&Method::GET | &Method::HEAD, "/config") => json(StatusCode::OK, &control.config_page()),
+        (&Method::GET | &Method::HEAD, "/debug/log-level") => json(
+            StatusCode::OK,
+            &serde_json::json!({"level": telemetry::level()}),
+        ),
+        (&Method::PUT, "/debug/log-level") => set_level(request.uri().query().unwrap_or_default()),
+        (_, "/config" | "/debug/log-level") => error(
+            StatusCode::METHOD_NOT_ALLOWED,
+            "This method is not allowed here.",
+        ),
+        _ => error(
+            StatusCode::NOT_FOUND,
+            "Here are GET /config, GET /debug/log-level and PUT /debug/log-level?level=LEVEL.",
+        ),
+    }
+}
+
+fn set_level(query: &str) -> Page {
+    let level = query
+        .split('&')
+        .find_map(|pair| pair.strip_prefix("level="));
+    match level.map(telemetry::set_level) {
+        Some(Ok(())) => json(
+            StatusCode::OK,
+            &serde_json::json!({"level": telemetry::level()}),
+        ),
+        Some(Err(problem)) => error(StatusCode::BAD_REQUEST, &problem.to_string()),
+        None => error(
+            StatusCode::BAD_REQUEST,
+            "Give ?level=error, warn, info, debug or trace.",
+        ),
+    }
+}
+
+fn json(status: StatusCode, value: &Value) -> Page {
+    Page::json(status, Bytes::from(value.to_string()))
+}
+
+fn error(status: StatusCode, message: &str) -> Page {
+    let error = serde_json::json!({"error": {
+        "message": message, "type": "invalid_request_error", "param": null, "code": status.as_u16(),
+    }});
+    json(status, &error)
+}

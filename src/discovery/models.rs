@@ -1,0 +1,126 @@
+//! What engines tell of their models (`GET /v1/models`): asked all at once,
+//! again and again, so that an adapter that is loaded later appears.
+
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::value::RawValue;
+use tokio::task::JoinSet;
+
+use crate::fleet::Engine;
+use crate::upstream::{FetchError, Get, Pool, fetch};
+
+/// Bytes of one engine's list at most.
+const MAX_LIST: usize = 4 << 20;
+/// How long one engine may take to tell its models.
+const WITHIN: Duration = Duration::from_secs(5);
+/// Engines that are asked at the same time.
+const AT_ONCE: usize = 64;
+/// Models of one engine at most; more are left out.
+const MAX_MODELS: usize = 10_000;
+
+/// One model, as an engine describes it.
+#[derive(Debug, Clone)]
+pub struct Card {
+    /// Its name.
+    pub id: String,
+    /// The whole of what the engine tells.
+    pub raw: Arc<RawValue>,
+}
+
+/// What each engine has told last, by URL.
+#[derive(Debug, Default)]
+pub struct Cards {
+    told: HashMap<String, Vec<Card>>,
+}
+
+#[derive(serde::Deserialize)]
+struct EngineList {
+    data: Vec<Box<RawValue>>,
+}
+
+#[derive(serde::Deserialize)]
+struct CardId {
+    id: String,
+}
+
+impl Cards {
+    /// What the engine at that URL has told.
+    #[must_use]
+    pub fn of(&self, url: &str) -> &[Card] {
+        self.told.get(url).map_or(&[], Vec::as_slice)
+    }
+
+    /// The names of that engine's models.
+    #[must_use]
+    pub fn models_of(&self, url: &str) -> Vec<String> {
+        self.of(url).iter().map(|card| card.id.clone()).collect()
+    }
+
+    /// Whether that engine has ever told.
+    #[must_use]
+    pub fn knows(&self, url: &str) -> bool {
+        self.told.contains_key(url)
+    }
+
+    /// Takes in what was told, and forgets engines that are not in the fleet.
+    pub fn update(&mut self, told: HashMap<String, Vec<Card>>, fleet: &[Arc<Engine>]) {
+        self.told.extend(told);
+        self.told
+            .retain(|url, _| fleet.iter().any(|engine| engine.url.text() == url));
+    }
+}
+
+/// Asks every engine for its models; those that do not answer are left out.
+pub async fn ask(
+    engines: &[Arc<Engine>],
+    pool: &Rc<Pool>,
+    bearer: Option<&str>,
+) -> HashMap<String, Vec<Card>> {
+    let mut told = HashMap::new();
+    let mut asking: JoinSet<(String, Result<Vec<Card>, FetchError>)> = JoinSet::new();
+    let mut waiting = engines.iter();
+    loop {
+        while asking.len() < AT_ONCE
+            && let Some(engine) = waiting.next()
+        {
+            let (engine, pool) = (Arc::clone(engine), Rc::clone(pool));
+            let bearer = bearer.map(str::to_owned);
+            asking.spawn_local(async move {
+                let list = list(&pool, &engine, bearer.as_deref()).await;
+                (engine.url.text().to_owned(), list)
+            });
+        }
+        match asking.join_next().await {
+            None => return told,
+            Some(Ok((url, Ok(cards)))) => {
+                told.insert(url, cards);
+            }
+            Some(Ok((engine, Err(error)))) => tracing::debug!(engine, %error, "no model list"),
+            Some(Err(error)) => tracing::error!(%error, "asking an engine for its models"),
+        }
+    }
+}
+
+async fn list(
+    pool: &Rc<Pool>,
+    engine: &Arc<Engine>,
+    bearer: Option<&str>,
+) -> Result<Vec<Card>, FetchError> {
+    let get = Get {
+        path: "/v1/models",
+        bearer,
+        within: WITHIN,
+        most: MAX_LIST,
+    };
+    let body = fetch(pool, engine, get).await?;
+    let list: EngineList = serde_json::from_slice(&body).map_err(std::io::Error::from)?;
+    let cards = list.data.into_iter().filter_map(|raw| {
+        let CardId { id } = serde_json::from_str(raw.get()).ok()?;
+        let raw = Arc::from(raw);
+        Some(Card { id, raw })
+    });
+    Ok(cards.take(MAX_MODELS).collect())
+}

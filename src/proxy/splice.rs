@@ -1,0 +1,74 @@
+//! Replacing one value in a body that is held in pieces; every other byte stays
+//! as it came.
+
+use std::ops::Range;
+
+use bytes::Bytes;
+
+/// Puts `with` where `range` of the joined pieces was. A range that is not
+/// within them changes nothing.
+pub(super) fn splice(pieces: &mut Vec<Bytes>, range: Range<u64>, with: Bytes) {
+    let whole: u64 = pieces.iter().map(|piece| piece.len() as u64).sum();
+    if range.start >= range.end || range.end > whole {
+        return;
+    }
+    let mut spliced = Vec::with_capacity(pieces.len() + 2);
+    let mut with = Some(with);
+    let mut at = 0;
+    for piece in pieces.drain(..) {
+        let length = piece.len() as u64;
+        let cut = |offset: u64| usize::try_from(offset.saturating_sub(at).min(length));
+        let (start, end) = (
+            cut(range.start).unwrap_or_default(),
+            cut(range.end).unwrap_or_default(),
+        );
+        if start > 0 {
+            spliced.push(piece.slice(..start));
+        }
+        if at + length > range.start {
+            spliced.extend(with.take());
+        }
+        if end < piece.len() {
+            spliced.push(piece.slice(end..));
+        }
+        at += length;
+    }
+    *pieces = spliced;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn like_a_string_however_it_is_cut(
+            text in "[a-z]{1,40}",
+            ends in (0usize..40, 0usize..40),
+            step in 1usize..41,
+            with in "[A-Z]{0,5}",
+        ) {
+            let (a, b) = (ends.0.min(text.len()), ends.1.min(text.len()));
+            let (start, end) = (a.min(b), a.max(b));
+            let mut pieces: Vec<Bytes> = text
+                .as_bytes()
+                .chunks(step)
+                .map(Bytes::copy_from_slice)
+                .collect();
+            splice(&mut pieces, start as u64..end as u64, Bytes::from(with.clone()));
+            let mut expected = text.clone();
+            if start < end {
+                expected.replace_range(start..end, &with);
+            }
+            prop_assert_eq!(pieces.concat(), expected.into_bytes());
+        }
+    }
+
+    #[test]
+    fn a_range_beyond_the_end_changes_nothing() {
+        let mut pieces = vec![Bytes::from_static(b"abc")];
+        splice(&mut pieces, 2..4, Bytes::from_static(b"X"));
+        assert_eq!(pieces.concat(), b"abc");
+    }
+}
