@@ -1,5 +1,5 @@
+use super::super::resolve::resolve;
 use super::*;
-use crate::config::resolve::resolve;
 
 fn problems(text: &str, format: Format) -> Vec<String> {
     let keys = parse(text.as_bytes(), format);
