@@ -28,6 +28,9 @@ pub use engine::{Engine, EngineSpec};
 use ring::Ring;
 use stats::Served;
 
+/// Models that are remembered when no engine serves them any more.
+const MOST_GONE: usize = 1000;
+
 /// One engine as the traffic of one model sees it.
 #[derive(Debug, Clone)]
 pub struct Candidate {
@@ -223,16 +226,19 @@ impl Fleet {
 
     fn publish(&mut self, old: &Snapshot, settings: Arc<Settings>, members: Vec<Member>) {
         let mut serving: HashMap<Arc<str>, Vec<Member>> = HashMap::new();
-        // A model that was served once stays known: it is unavailable, not unknown.
-        for name in old.models.keys() {
-            serving.insert(Arc::clone(name), Vec::new());
-        }
         for (engine, spec) in &members {
             for model in &spec.models {
                 let list = serving.entry(Arc::from(model.as_str())).or_default();
                 list.push((Arc::clone(engine), Arc::clone(spec)));
             }
         }
+        // A model that was served once stays known: it is unavailable, not unknown.
+        let gone = old
+            .models
+            .keys()
+            .filter(|name| !serving.contains_key(*name));
+        let gone: Vec<Arc<str>> = gone.take(MOST_GONE).map(Arc::clone).collect();
+        serving.extend(gone.into_iter().map(|name| (name, Vec::new())));
         let policy = policy(&settings.routing);
         let models = serving.into_iter().map(|(name, members)| {
             let before = old.models.get(&name).map(|model| &model.candidates);
@@ -325,6 +331,17 @@ mod tests {
         assert_eq!(after.candidates.cursor.load(Relaxed), 7);
         let served = |model: &Model, at: usize| Arc::clone(&model.candidates.list()[at].served);
         assert!(Arc::ptr_eq(&served(&before, 1), &served(&after, 2)));
+    }
+
+    #[test]
+    fn models_that_are_gone_are_remembered_but_not_without_end() {
+        let mut fleet = fleet();
+        for round in 0..15 {
+            let names: Vec<String> = (0..100).map(|n| format!("m{round}-{n}")).collect();
+            let names: Vec<&str> = names.iter().map(String::as_str).collect();
+            fleet.reconcile(vec![spec("http://a:1", &names)]);
+        }
+        assert_eq!(fleet.published().load().models().len(), MOST_GONE + 100);
     }
 
     #[test]

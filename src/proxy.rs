@@ -31,7 +31,7 @@ use crate::config::Routing;
 use crate::downstream::{Handled, Serving};
 use crate::drain::{DrainPhase, DrainWatch};
 use crate::fleet::engine::Outcome;
-use crate::fleet::{Model, Snapshot};
+use crate::fleet::{Candidate, Model, Snapshot};
 use crate::metrics::ProcessMetrics;
 use crate::policy::Asked;
 use crate::upstream::{AnswerHead, Pool, Streaming, Upload};
@@ -39,7 +39,7 @@ use attempt::{Answer, Sending};
 use body::{ObservedBody, Relay, RelayParts};
 use error::ProxyError;
 use facts::{Budget, Peeked, Peeking, Written};
-use headers::{Outgoing, RequestFraming};
+use headers::{Outgoing, Pinned, RequestFraming};
 use meter::{Meter, RecordSink};
 use splice::splice;
 
@@ -95,13 +95,15 @@ impl Proxy {
     ) -> ProxyResponse {
         let began = Instant::now();
         let serving = handled.serve(request.version());
-        let (head, body) = request.into_parts();
+        let (mut head, body) = request.into_parts();
+        let pinned = headers::take_pin(&mut head);
         let id = headers::request_id(&head.headers);
         let snapshot = Arc::clone(self.snapshot.borrow_mut().load());
         let exchange = Exchange {
             proxy: &self,
             snapshot: &snapshot,
             head: &head,
+            pinned,
             id: &id,
             began,
         };
@@ -123,6 +125,7 @@ struct Exchange<'a> {
     proxy: &'a Rc<Proxy>,
     snapshot: &'a Snapshot,
     head: &'a Parts,
+    pinned: Pinned,
     id: &'a HeaderValue,
     began: Instant,
 }
@@ -139,6 +142,10 @@ impl Exchange<'_> {
             Ok(model) => Arc::clone(model),
             Err(error) => return Err((serving, self.counted(error))),
         };
+        let pinned = match self.pinned() {
+            Ok(pinned) => pinned,
+            Err(error) => return Err((serving, self.counted(error))),
+        };
         let settings = &self.proxy.settings;
         let mut meter = Meter::begin(Arc::clone(&model), self.began, settings.records.clone());
         let upgrade = headers::asks_upgrade(self.head);
@@ -151,6 +158,7 @@ impl Exchange<'_> {
             asked: Asked {
                 session: session.as_deref(),
             },
+            pinned,
             model: &model,
             outgoing: Outgoing {
                 head: self.head,
@@ -209,6 +217,20 @@ impl Exchange<'_> {
             Some(name) => {
                 let known = self.snapshot.model(name);
                 known.ok_or_else(|| ProxyError::ModelNotFound(name.clone()))
+            }
+        }
+    }
+
+    /// The engine that the request itself names.
+    fn pinned(&self) -> Result<Option<&Candidate>, ProxyError> {
+        match &self.pinned {
+            Pinned::No => Ok(None),
+            Pinned::Unnamed => Err(ProxyError::NoEngineId),
+            Pinned::To(id) => {
+                let mut all = self.snapshot.all.candidates.list().iter();
+                let named = all.find(|one| one.engine.url.text() == id);
+                let found = named.ok_or_else(|| ProxyError::EngineNotFound(id.clone()));
+                found.map(Some)
             }
         }
     }

@@ -15,7 +15,7 @@ use crate::config::Timeouts;
 use crate::downstream::watch::Deadline;
 use crate::fleet::engine::Outcome;
 use crate::fleet::load::InFlight;
-use crate::fleet::{Engine, Model};
+use crate::fleet::{Candidate, Engine, Model};
 use crate::metrics::ProcessMetrics;
 use crate::policy::{Asked, Policy, Tried, decide};
 use crate::upstream::{AnswerHead, Fault, Link, Pool, Reading, Upload};
@@ -33,6 +33,8 @@ pub struct Sending<'a> {
     pub policy: Policy,
     /// What the policy may know.
     pub asked: Asked<'a>,
+    /// Who must get it, whatever the policy.
+    pub pinned: Option<&'a Candidate>,
     /// Among these.
     pub model: &'a Model,
     /// The head to send.
@@ -72,8 +74,7 @@ impl Sending<'_> {
         let mut last = None;
         while !tried.exhausted() {
             let picked_at = Instant::now();
-            let candidates = &self.model.candidates;
-            let Some(chosen) = decide(self.policy, candidates, self.asked, &tried) else {
+            let Some(chosen) = self.choose(&tried) else {
                 break;
             };
             let engine = &chosen.engine;
@@ -122,6 +123,13 @@ impl Sending<'_> {
             None if self.model.name.is_empty() => ProxyError::NoEngine,
             None => ProxyError::ModelUnavailable(self.model.name.to_string()),
         })
+    }
+
+    fn choose(&self, tried: &Tried) -> Option<&Candidate> {
+        match self.pinned {
+            Some(pinned) => Some(pinned).filter(|one| !tried.contains(&one.engine)),
+            None => decide(self.policy, &self.model.candidates, self.asked, tried),
+        }
     }
 
     /// The line that scripts written for the reference router look for.

@@ -46,6 +46,12 @@ pub enum ProxyError {
     /// Known, but no engine serves it now.
     #[error("Model '{0}' is temporarily unavailable. Please try again later.")]
     ModelUnavailable(String),
+    /// A path that is for one engine, without its id.
+    #[error("This is for one engine: give its id as ?id=. The ids are listed at /engines.")]
+    NoEngineId,
+    /// There is no engine of that id.
+    #[error("Engine '{0}' not found. The engines are listed at /engines.")]
+    EngineNotFound(String),
     /// No engine at all.
     #[error("No engine is available. Please try again later.")]
     NoEngine,
@@ -120,6 +126,12 @@ impl ProxyError {
                 Row::client(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", None)
             }
             Self::ModelNotFound(_) => Row::client(StatusCode::NOT_FOUND, "model_not_found", model),
+            Self::NoEngineId => {
+                Row::client(StatusCode::BAD_REQUEST, "missing_engine_id", Some("id"))
+            }
+            Self::EngineNotFound(_) => {
+                Row::client(StatusCode::NOT_FOUND, "engine_not_found", Some("id"))
+            }
             Self::OutOfMemory => Row::server(StatusCode::SERVICE_UNAVAILABLE, "overloaded", None),
             Self::ModelUnavailable(_) => {
                 Row::server(StatusCode::SERVICE_UNAVAILABLE, "model_unavailable", model)
@@ -192,6 +204,12 @@ mod tests {
                 ProxyError::ModelUnavailable("m".into()),
                 503,
                 "model_unavailable",
+            ),
+            (ProxyError::NoEngineId, 400, "missing_engine_id"),
+            (
+                ProxyError::EngineNotFound("x".into()),
+                404,
+                "engine_not_found",
             ),
             (ProxyError::NoEngine, 503, "no_available_engine"),
             (ProxyError::EngineFailed("x".into()), 502, "engine_error"),

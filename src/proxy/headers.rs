@@ -7,6 +7,8 @@
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Request, StatusCode, Version, request};
 
+use percent_encoding::percent_decode_str;
+
 use crate::fleet::EngineUrl;
 use crate::upstream::{AnswerHead, Framing};
 
@@ -122,6 +124,45 @@ pub fn strip_root<B>(request: &mut Request<B>, root: &str) {
     };
     if let Ok(uri) = rest.parse() {
         *request.uri_mut() = uri;
+    }
+}
+
+/// Paths that are for one engine, which the request must name.
+const ONE_ENGINE: [&str; 3] = ["/sleep", "/wake_up", "/is_sleeping"];
+
+/// Whom a request must go to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Pinned {
+    /// Whomever the policy chooses.
+    No,
+    /// The engine of that id.
+    To(String),
+    /// An engine that it should name, and does not.
+    Unnamed,
+}
+
+/// Takes the engine's id off the query of a path that is for one engine.
+pub fn take_pin(head: &mut request::Parts) -> Pinned {
+    let path = head.uri.path();
+    if !ONE_ENGINE.contains(&path) {
+        return Pinned::No;
+    }
+    let mut id = None;
+    let mut rest = path.to_owned();
+    for pair in head.uri.query().unwrap_or_default().split('&') {
+        if let Some(value) = pair.strip_prefix("id=") {
+            id = Some(percent_decode_str(value).decode_utf8_lossy().into_owned());
+        } else if !pair.is_empty() {
+            rest.push(if rest.len() == path.len() { '?' } else { '&' });
+            rest.push_str(pair);
+        }
+    }
+    match (id, rest.parse()) {
+        (Some(id), Ok(uri)) => {
+            head.uri = uri;
+            Pinned::To(id)
+        }
+        _ => Pinned::Unnamed,
     }
 }
 

@@ -24,7 +24,7 @@ fn signal(child: &Child, name: &str) {
 
 /// A port that nobody else takes meanwhile: below those that the kernel hands
 /// out, and a different one each time.
-fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     loop {
         let base = u16::try_from(std::process::id() % 600).unwrap() * 16;

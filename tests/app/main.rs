@@ -6,10 +6,12 @@
 )]
 
 mod binary;
+mod compat;
 mod drain;
 mod faults;
 mod hostile;
 mod http2;
 mod proxying;
+mod reload;
 mod streaming;
 mod support;

@@ -5,9 +5,12 @@ pub(crate) mod engine;
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use clap::Parser as _;
 use pilotfish::app::{self, App, DrainReport};
+use pilotfish::cli::Cli;
 use pilotfish::config::{Config, DrainSettings, ListedEngine, Settings};
 
 /// No wait in a test is longer.
@@ -48,6 +51,33 @@ impl TestApp {
             address: app.address,
             app: Some(app),
         }
+    }
+
+    /// An app started with these flags, as a command line has them.
+    pub(crate) fn from_flags(flags: &[&str]) -> Self {
+        let ours = [
+            "pilotfish",
+            "--host=127.0.0.1",
+            "--port=0",
+            "--drain-settle=0",
+            "--drain-timeout=0",
+        ];
+        let cli = Cli::try_parse_from(ours.iter().chain(flags)).unwrap();
+        let app = app::build(cli.proxy.launch().unwrap().config, None).unwrap();
+        Self {
+            address: app.address,
+            app: Some(app),
+        }
+    }
+
+    /// An app whose settings come from that file.
+    pub(crate) fn from_file(file: &Path) -> Self {
+        Self::from_flags(&["--dynamic-config-json", file.to_str().unwrap()])
+    }
+
+    /// Where its admin listener is.
+    pub(crate) fn admin(&self) -> SocketAddr {
+        self.app.as_ref().unwrap().admin.unwrap()
     }
 
     pub(crate) fn in_flight(&self) -> u32 {
@@ -106,6 +136,29 @@ impl Drop for TestApp {
                 .build();
             runtime.unwrap().block_on(app.drain());
         }
+    }
+}
+
+/// A folder of its own, gone when dropped.
+pub(crate) struct Folder(PathBuf);
+
+impl Folder {
+    pub(crate) fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("pilotfish-{name}-{}", std::process::id()));
+        // What a test of an earlier process with this number left.
+        let _ = std::fs::remove_dir_all(&path);
+        std::fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
     }
 }
 
