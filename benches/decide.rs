@@ -20,6 +20,7 @@ fn snapshot(routing: Routing) -> Arc<Snapshot> {
     let specs = (0..100).map(|n| EngineSpec {
         url: EngineUrl::parse(&format!("http://engine-{n}:8000")).unwrap(),
         models: vec!["m".to_owned()],
+        is_learned: false,
         traits: Arc::default(),
     });
     let settings = Settings {

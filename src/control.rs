@@ -10,6 +10,7 @@ mod admin;
 mod reload;
 
 use std::cell::RefCell;
+use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
@@ -26,7 +27,7 @@ use crate::config::{DynamicSource, Settings, StatsSettings, Timeouts};
 use crate::discovery::listed;
 use crate::discovery::models::{Cards, ask};
 use crate::fleet::stats::Windows;
-use crate::fleet::{Engine, Fleet, Snapshot};
+use crate::fleet::{Candidate, Engine, EngineSpec, Fleet, Snapshot};
 use crate::metrics::ModelMetrics;
 use crate::upstream::Pool;
 pub use admin::Admin;
@@ -40,6 +41,8 @@ const UPKEEP: Duration = Duration::from_secs(5);
 const ASK_EVERY: Duration = Duration::from_secs(60);
 /// The same while an engine has not answered yet.
 const ASK_SOON: Duration = Duration::from_secs(2);
+/// How much the thread steps back, of 19: a third of a worker's share.
+const NICE: i32 = 5;
 /// How long readiness waits for engines whose models are not listed.
 const DISCOVERY: Duration = Duration::from_secs(5);
 
@@ -89,6 +92,10 @@ pub fn run(
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build_local(tokio::runtime::LocalOptions::default())?;
+    // Where there is but one core, streams come before pages.
+    if let Err(error) = rustix::process::setpriority_process(None, NICE) {
+        tracing::debug!(%error, "the control thread keeps its priority");
+    }
     let pool = Pool::new(0, spec.timeouts.pool_idle, spec.timeouts.connect);
     runtime.block_on(Control::new(spec, pool).run(asked, admin));
     Ok(())
@@ -193,19 +200,24 @@ impl Control {
         self.list.store(Arc::new(list));
     }
 
-    /// Asks the engines for their models, for ever.
+    /// Asks the engines for their models, for ever: all of them now and then,
+    /// and at once those whose answer is news.
     async fn learn(&self) {
         let started = Instant::now();
+        let mut asked_all = None::<Instant>;
         loop {
-            let engines: Vec<Arc<Engine>> = (self.published.load().all.candidates.list().iter())
-                .map(|candidate| Arc::clone(&candidate.engine))
-                .collect();
+            let is_due = asked_all.is_none_or(|at| at.elapsed() >= ASK_EVERY);
+            if is_due {
+                asked_all = Some(Instant::now());
+            }
+            let engines = self.engines(|candidate| is_due || self.is_news(candidate));
             let told = ask(&engines, &self.pool, self.engine_key.as_deref()).await;
-            self.cards.borrow_mut().update(told, &engines);
+            let fleet = self.engines(|_| true);
+            self.cards.borrow_mut().update(told, &fleet);
             self.take_in_models();
             let all_told = {
                 let cards = self.cards.borrow();
-                engines.iter().all(|engine| cards.knows(engine.url.text()))
+                fleet.iter().all(|engine| cards.knows(engine.url.text()))
             };
             if all_told || started.elapsed() >= DISCOVERY {
                 self.is_discovered.store(true, Relaxed);
@@ -216,25 +228,32 @@ impl Control {
         }
     }
 
+    fn engines(&self, are: impl Fn(&Candidate) -> bool) -> Vec<Arc<Engine>> {
+        let snapshot = self.published.load();
+        let all = snapshot.all.candidates.list().iter();
+        let some = all.filter(|candidate| are(candidate));
+        some.map(|candidate| Arc::clone(&candidate.engine))
+            .collect()
+    }
+
+    /// Whether an engine was never asked, or serves what it tells.
+    fn is_news(&self, candidate: &Candidate) -> bool {
+        candidate.spec.is_learned || !self.cards.borrow().knows(candidate.engine.url.text())
+    }
+
     /// Puts what engines told in force, if it changes who serves what.
     fn take_in_models(&self) {
         let settings = Arc::clone(&self.settings.borrow());
         let specs = listed::specs(&settings.engines, &self.cards.borrow());
         let snapshot = self.published.load_full();
-        let current = snapshot.all.candidates.list();
-        let models_of = |url: &str| {
-            let known = current.iter().find(|one| one.engine.url.text() == url);
-            known.map(|one| &one.spec.models)
+        let current = snapshot.all.candidates.list().iter();
+        let current: HashMap<&str, &Vec<String>> = current
+            .map(|one| (one.engine.url.text(), &one.spec.models))
+            .collect();
+        let is_other = |spec: &EngineSpec| {
+            spec.is_learned && current.get(spec.url.text()) != Some(&&spec.models)
         };
-        let learned = settings
-            .engines
-            .iter()
-            .any(|engine| engine.models.is_none());
-        if learned
-            && specs
-                .iter()
-                .any(|spec| models_of(spec.url.text()) != Some(&spec.models))
-        {
+        if specs.iter().any(is_other) {
             self.reconcile();
             let generation = self.published.load().generation;
             tracing::info!(generation, "engines told of other models");

@@ -71,8 +71,14 @@ impl CandidateSet {
         self.list.iter().map(|one| one.engine.url.text())
     }
 
-    /// The set of `engines` that follows `old`.
-    fn follow(old: Option<&Self>, mut engines: Vec<Member>, policy: Policy) -> Self {
+    /// The set of `engines` that follows `old`. A ring is taken over from `old`
+    /// or `like` when it is of the same engines.
+    fn follow(
+        old: Option<&Self>,
+        like: Option<&Self>,
+        mut engines: Vec<Member>,
+        policy: Policy,
+    ) -> Self {
         engines.sort_by(|(a, _), (b, _)| a.url.text().cmp(b.url.text()));
         let known: HashMap<u64, &Arc<Served>> = (old.into_iter().flat_map(Self::list))
             .map(|one| (one.engine.key, &one.served))
@@ -90,9 +96,10 @@ impl CandidateSet {
             ring: None,
         };
         if policy == Policy::Session {
-            let same = old.filter(|old| old.urls().eq(set.urls()));
-            let same = same.and_then(|old| old.ring.clone());
-            set.ring = same.or_else(|| Some(Arc::new(Ring::new(set.urls()))));
+            let mut others = old.into_iter().chain(like);
+            let same = others.find(|other| other.ring.is_some() && other.urls().eq(set.urls()));
+            let ring = same.and_then(|other| other.ring.clone());
+            set.ring = ring.or_else(|| Some(Arc::new(Ring::new(set.urls()))));
         }
         set
     }
@@ -179,7 +186,7 @@ impl Fleet {
             policy,
             all: Arc::new(Model {
                 name: Arc::from(""),
-                candidates: CandidateSet::follow(None, Vec::new(), policy),
+                candidates: CandidateSet::follow(None, None, Vec::new(), policy),
                 metrics: registry.handles(ModelRegistry::UNKNOWN),
             }),
             settings,
@@ -240,11 +247,12 @@ impl Fleet {
         let gone: Vec<Arc<str>> = gone.take(MOST_GONE).map(Arc::clone).collect();
         serving.extend(gone.into_iter().map(|name| (name, Vec::new())));
         let policy = policy(&settings.routing);
+        let all = CandidateSet::follow(Some(&old.all.candidates), None, members, policy);
         let models = serving.into_iter().map(|(name, members)| {
             let before = old.models.get(&name).map(|model| &model.candidates);
             let model = Model {
                 metrics: self.registry.handles(&name),
-                candidates: CandidateSet::follow(before, members, policy),
+                candidates: CandidateSet::follow(before, Some(&all), members, policy),
                 name: Arc::clone(&name),
             };
             (name, Arc::new(model))
@@ -256,7 +264,7 @@ impl Fleet {
             models: models.collect(),
             all: Arc::new(Model {
                 name: Arc::from(""),
-                candidates: CandidateSet::follow(Some(&old.all.candidates), members, policy),
+                candidates: all,
                 metrics: Arc::clone(&old.all.metrics),
             }),
         };
@@ -281,6 +289,7 @@ pub(crate) mod testing {
         EngineSpec {
             url: EngineUrl::parse(url).unwrap(),
             models: models.iter().map(ToString::to_string).collect(),
+            is_learned: false,
             traits: std::sync::Arc::default(),
         }
     }

@@ -3,24 +3,21 @@
 //! Syntax first, with its line and column; then the shape, by the JSON Schema;
 //! then, in `resolve`, what a schema cannot say.
 
+mod shape;
 mod tree;
 
 use std::io::Read as _;
 use std::path::Path;
 
-use jsonschema::error::{TypeKind, ValidationErrorKind};
-use jsonschema::{JsonType, ValidationError};
 use serde_json::Value;
 
-use super::dynamic::{DynamicFile, schema};
+use super::dynamic::DynamicFile;
 use super::flat::flatten;
-use super::problem::{Problem, Problems, nearest, shown};
+use super::problem::{Problem, Problems};
 use tree::Tree;
 
 /// Bytes of a dynamic file at most: 1,000 engines, each with 8 KiB of metadata.
 pub const MAX_FILE: u64 = 8 << 20;
-/// Problems that are told at once.
-const MOST: usize = 100;
 
 /// How a file is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -122,7 +119,7 @@ pub fn parse(bytes: &[u8], format: Format) -> Result<DynamicFile, Vec<Problem>> 
         }),
     };
     let Tree(tree) = tree?;
-    let problems = shape(&tree);
+    let problems = shape::problems(&tree);
     if !problems.is_empty() {
         return Err(problems);
     }
@@ -131,130 +128,6 @@ pub fn parse(bytes: &[u8], format: Format) -> Result<DynamicFile, Vec<Problem>> 
     };
     flatten(&mut keys);
     serde_json::from_value(Value::Object(keys)).map_err(|e| fail(e.to_string()))
-}
-
-/// What of the tree is not as the schema says.
-fn shape(tree: &Value) -> Vec<Problem> {
-    let schema = schema();
-    let validator = match jsonschema::validator_for(&schema) {
-        Ok(validator) => validator,
-        Err(error) => return vec![Problem::at("", format!("the schema is broken: {error}"))],
-    };
-    let errors = validator.iter_errors(tree).take(MOST);
-    errors.flat_map(|error| problems(&error, &schema)).collect()
-}
-
-fn problems(error: &ValidationError<'_>, schema: &Value) -> Vec<Problem> {
-    let pointer = error.instance_path().as_str();
-    let path = path(pointer);
-    let value = shown(error.instance());
-    let expected = |what: String| vec![Problem::at(&path, format!("{value}: expected {what}"))];
-    match error.kind() {
-        ValidationErrorKind::AdditionalProperties { unexpected } => {
-            let known = schema_at(schema, pointer)["properties"].as_object();
-            let known: Vec<&str> = known
-                .into_iter()
-                .flat_map(|keys| keys.keys())
-                .map(String::as_str)
-                .collect();
-            let unknown = |key: &String| {
-                let near = nearest(key, known.iter().copied());
-                let hint = near.map_or_else(
-                    || format!("known: {}", known.join(", ")),
-                    |near| format!("did you mean {near:?}?"),
-                );
-                let path = [&path, key.as_str()].map(str::to_owned);
-                let path = path.into_iter().filter(|part| !part.is_empty());
-                Problem::at(
-                    path.collect::<Vec<_>>().join("."),
-                    format!("is no known key; {hint}"),
-                )
-            };
-            unexpected.iter().map(unknown).collect()
-        }
-        ValidationErrorKind::Type { kind } => expected(type_names(kind)),
-        ValidationErrorKind::Enum { options } => {
-            let options = options.as_array().into_iter().flatten();
-            let named = options.filter(|option| !option.is_null());
-            let list: Vec<String> = named.map(Value::to_string).collect();
-            expected(list.join(" or "))
-        }
-        // A variant each, since each has a description.
-        ValidationErrorKind::OneOfNotValid { .. } => {
-            let variants = schema_at(schema, pointer)["oneOf"].as_array();
-            let names = variants.into_iter().flatten().map(|one| &one["const"]);
-            let names: Vec<String> = names.map(Value::to_string).collect();
-            expected(names.join(" or "))
-        }
-        ValidationErrorKind::Minimum { limit } => expected(format!("{} or more", number(limit))),
-        ValidationErrorKind::Maximum { limit } => expected(format!("at most {}", number(limit))),
-        ValidationErrorKind::MinItems { limit } => expected(format!("at least {limit} item(s)")),
-        ValidationErrorKind::Pattern { .. } => {
-            expected("a duration: 250ms, 30s, 5m or seconds".to_owned())
-        }
-        ValidationErrorKind::Required { property } => {
-            vec![Problem::at(path, format!("{property} is missing"))]
-        }
-        _ => vec![Problem::at(path, error.to_string())],
-    }
-}
-
-fn type_names(kind: &TypeKind) -> String {
-    let name = |kind: JsonType| match kind {
-        JsonType::Array => "a list",
-        JsonType::Boolean => "true or false",
-        JsonType::Integer => "a whole number",
-        JsonType::Null => "null",
-        JsonType::Number => "a number",
-        JsonType::Object => "an object",
-        JsonType::String => "text",
-    };
-    match kind {
-        TypeKind::Single(kind) => name(*kind).to_owned(),
-        TypeKind::Multiple(kinds) => {
-            let named = kinds.iter().filter(|kind| *kind != JsonType::Null);
-            named.map(name).collect::<Vec<_>>().join(" or ")
-        }
-    }
-}
-
-fn unescaped(token: &str) -> String {
-    token.replace("~1", "/").replace("~0", "~")
-}
-
-/// `/engines/2/url` → `engines[2].url`.
-fn path(pointer: &str) -> String {
-    let mut path = String::new();
-    for token in pointer.split('/').skip(1) {
-        if token.bytes().all(|byte| byte.is_ascii_digit()) {
-            path.push_str(&format!("[{token}]"));
-        } else {
-            path.push_str(if path.is_empty() { "" } else { "." });
-            path.push_str(&unescaped(token));
-        }
-    }
-    path
-}
-
-/// A bound without the `.0` of whole ones.
-fn number(limit: &Value) -> String {
-    let text = limit.to_string();
-    text.strip_suffix(".0").map_or(text.clone(), str::to_owned)
-}
-
-/// What the schema says of a place of the tree.
-fn schema_at<'a>(schema: &'a Value, pointer: &str) -> &'a Value {
-    let mut at = schema;
-    for token in pointer.split('/').skip(1).map(unescaped) {
-        let next = [&at["properties"][&token], &at["items"]];
-        let next = next.into_iter().find(|next| !next.is_null());
-        at = next.unwrap_or(&at["additionalProperties"]);
-        while let Some(name) = at["$ref"].as_str() {
-            let target = schema.pointer(name.trim_start_matches('#'));
-            at = target.unwrap_or(&Value::Null);
-        }
-    }
-    at
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ pub fn specs(listed: &[ListedEngine], cards: &Cards) -> Vec<EngineSpec> {
     let spec = |engine: &ListedEngine| EngineSpec {
         url: engine.url.clone(),
         models: (engine.models.clone()).unwrap_or_else(|| cards.models_of(engine.url.text())),
+        is_learned: engine.models.is_none(),
         traits: Arc::clone(&engine.traits),
     };
     listed.iter().map(spec).collect()

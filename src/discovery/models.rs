@@ -1,7 +1,7 @@
 //! What engines tell of their models (`GET /v1/models`): asked all at once,
 //! again and again, so that an adapter that is loaded later appears.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -68,8 +68,8 @@ impl Cards {
     /// Takes in what was told, and forgets engines that are not in the fleet.
     pub fn update(&mut self, told: HashMap<String, Vec<Card>>, fleet: &[Arc<Engine>]) {
         self.told.extend(told);
-        self.told
-            .retain(|url, _| fleet.iter().any(|engine| engine.url.text() == url));
+        let fleet: HashSet<&str> = fleet.iter().map(|engine| engine.url.text()).collect();
+        self.told.retain(|url, _| fleet.contains(url.as_str()));
     }
 }
 

@@ -16,6 +16,8 @@ pub struct EngineSpec {
     pub url: EngineUrl,
     /// The models that it serves.
     pub models: Vec<String>,
+    /// Whether these are what it tells of itself.
+    pub is_learned: bool,
     /// All else that was said of it.
     pub traits: Arc<Traits>,
 }

@@ -1,3 +1,4 @@
+use super::super::dynamic::schema;
 use super::super::resolve::resolve;
 use super::*;
 
@@ -217,7 +218,7 @@ fn numbers_that_are_none_and_yaml_bombs_are_refused() {
 fn many_problems_are_told_at_once_but_not_all() {
     let entries: Vec<&str> = vec![r#"{"url":1}"#; 1000];
     let text = format!(r#"{{"engines":[{}]}}"#, entries.join(","));
-    assert_eq!(problems(&text, Format::Json).len(), MOST);
+    assert_eq!(problems(&text, Format::Json).len(), shape::MOST);
 }
 
 #[test]
