@@ -80,7 +80,8 @@ impl Pool {
 
     /// Takes back a connection whose last answer ended properly.
     pub(super) fn put(&self, mut link: Link) {
-        if !link.is_silent() {
+        // A pool that keeps none is never swept.
+        if self.most_per_engine == 0 || !link.is_silent() {
             return;
         }
         let mut idle = self.idle.borrow_mut();
