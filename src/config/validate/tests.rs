@@ -265,6 +265,9 @@ fn files_that_are_none_are_told_of() {
     assert!(told.contains("is no file"), "{told}");
     let told = load(&folder.join("no such file"), Format::Json).unwrap_err();
     assert!(told.to_string().contains("cannot read the file"), "{told}");
+    // What even root may not read.
+    let told = load(Path::new("/proc/sys/net/ipv4/route/flush"), Format::Json).unwrap_err();
+    assert!(told.to_string().contains("Permission denied"), "{told}");
     let large = folder.join(format!("pilotfish-large-{}.json", std::process::id()));
     let file = std::fs::File::create(&large).unwrap();
     file.set_len(50 << 20).unwrap();
