@@ -46,7 +46,7 @@ const NICE: i32 = 5;
 /// How long readiness waits for engines whose models are not listed.
 const DISCOVERY: Duration = Duration::from_secs(5);
 
-/// What the control thread starts with; the thread's own state is [`Control`].
+/// What the control thread starts with.
 pub struct ControlSpec {
     /// The single writer of the snapshot.
     pub fleet: Fleet,

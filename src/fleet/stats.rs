@@ -216,7 +216,9 @@ impl Windows {
                 .map_or((self.every(), Sums::default()), |(at, sums)| {
                     (now.duration_since(*at), *sums)
                 });
-            (key, rates(sums.combine(before, u64::saturating_sub), since))
+            // A window that has just begun says nothing of a second.
+            let over = since.max(self.every());
+            (key, rates(sums.combine(before, u64::saturating_sub), over))
         });
         rates.collect()
     }
