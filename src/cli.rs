@@ -7,6 +7,7 @@ mod proxy;
 
 use std::path::PathBuf;
 
+use clap::builder::BoolishValueParser;
 use clap::{Args as _, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use crate::telemetry::LogFormat;
@@ -79,8 +80,17 @@ impl Cli {
         Self::command().mut_args(|arg| match arg.get_long() {
             Some(long) if long != "help" && long != "version" => {
                 let name = long.to_uppercase().replace('-', "_");
+                let name = format!("PILOTFISH_{name}");
+                if is_service_link(&name) {
+                    return arg;
+                }
+                let arg = if matches!(arg.get_action(), clap::ArgAction::SetTrue) {
+                    arg.value_parser(BoolishValueParser::new())
+                } else {
+                    arg
+                };
                 // Their names follow one rule, which the help tells.
-                arg.env(format!("PILOTFISH_{name}")).hide_env(true)
+                arg.env(name).hide_env(true)
             }
             _ => arg,
         })
@@ -93,6 +103,15 @@ impl Cli {
         let mut matches = Self::with_environment().get_matches();
         Self::from_arg_matches_mut(&mut matches).unwrap_or_else(|error| error.exit())
     }
+}
+
+/// Kubernetes puts `PILOTFISH_PORT=tcp://10.0.0.1:80` into every pod beside a
+/// Service called `pilotfish`: no setting of anyone's.
+fn is_service_link(name: &str) -> bool {
+    let value = std::env::var(name).unwrap_or_default();
+    ["tcp://", "udp://", "sctp://"]
+        .iter()
+        .any(|scheme| value.starts_with(scheme))
 }
 
 /// The flags of the proxy, as [`ProxyArgs`] takes them.

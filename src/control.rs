@@ -7,12 +7,12 @@
 //! `await` ever sees borrowed.
 
 mod admin;
+mod learning;
 mod reload;
 
 use std::cell::RefCell;
-use std::collections::HashMap;
 use std::rc::Rc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -25,9 +25,9 @@ use crate::api::host::Host;
 use crate::api::{Ask, Health, Query, compatible, exposition, models, summary};
 use crate::config::{DynamicSource, Settings, StatsSettings, Timeouts};
 use crate::discovery::listed;
-use crate::discovery::models::{Cards, ask};
+use crate::discovery::models::Cards;
 use crate::fleet::stats::Windows;
-use crate::fleet::{Candidate, Engine, EngineSpec, Fleet, Snapshot};
+use crate::fleet::{Fleet, Snapshot};
 use crate::metrics::ModelMetrics;
 use crate::upstream::Pool;
 pub use admin::Admin;
@@ -37,14 +37,8 @@ use reload::ReloadStatus;
 pub const QUEUE: usize = 64;
 /// How often the exporter's buffers are drained.
 const UPKEEP: Duration = Duration::from_secs(5);
-/// Between two questions for the engines' models.
-const ASK_EVERY: Duration = Duration::from_secs(60);
-/// The same while an engine has not answered yet.
-const ASK_SOON: Duration = Duration::from_secs(2);
 /// How much the thread steps back, of 19: a third of a worker's share.
 const NICE: i32 = 5;
-/// How long readiness waits for engines whose models are not listed.
-const DISCOVERY: Duration = Duration::from_secs(5);
 
 /// What the control thread starts with.
 pub struct ControlSpec {
@@ -170,6 +164,7 @@ impl Control {
             () = serve => {}
             () = control.keep_up() => {}
             () = control.learn() => {}
+            () = control.wait_for_discovery() => {}
             () = control.sample() => {}
             () = control.log_stats() => {}
             () = control.watch_file() => {}
@@ -198,67 +193,6 @@ impl Control {
     fn show_models(&self) {
         let list = models::list(&self.published.load(), &self.cards.borrow());
         self.list.store(Arc::new(list));
-    }
-
-    /// Asks the engines for their models, for ever: all of them now and then,
-    /// and at once those whose answer is news.
-    async fn learn(&self) {
-        let started = Instant::now();
-        let mut asked_all = None::<Instant>;
-        loop {
-            let is_due = asked_all.is_none_or(|at| at.elapsed() >= ASK_EVERY);
-            if is_due {
-                asked_all = Some(Instant::now());
-            }
-            let engines = self.engines(|candidate| is_due || self.is_news(candidate));
-            let told = ask(&engines, &self.pool, self.engine_key.as_deref()).await;
-            let fleet = self.engines(|_| true);
-            self.cards.borrow_mut().update(told, &fleet);
-            self.take_in_models();
-            let all_told = {
-                let cards = self.cards.borrow();
-                fleet.iter().all(|engine| cards.knows(engine.url.text()))
-            };
-            if all_told || started.elapsed() >= DISCOVERY {
-                self.is_discovered.store(true, Relaxed);
-            }
-            let pause = if all_told { ASK_EVERY } else { ASK_SOON };
-            // Whichever comes first.
-            let _ = tokio::time::timeout(pause, self.newcomers.notified()).await;
-        }
-    }
-
-    fn engines(&self, are: impl Fn(&Candidate) -> bool) -> Vec<Arc<Engine>> {
-        let snapshot = self.published.load();
-        let all = snapshot.all.candidates.list().iter();
-        let some = all.filter(|candidate| are(candidate));
-        some.map(|candidate| Arc::clone(&candidate.engine))
-            .collect()
-    }
-
-    /// Whether an engine was never asked, or serves what it tells.
-    fn is_news(&self, candidate: &Candidate) -> bool {
-        candidate.spec.is_learned || !self.cards.borrow().knows(candidate.engine.url.text())
-    }
-
-    /// Puts what engines told in force, if it changes who serves what.
-    fn take_in_models(&self) {
-        let settings = Arc::clone(&self.settings.borrow());
-        let specs = listed::specs(&settings.engines, &self.cards.borrow());
-        let snapshot = self.published.load_full();
-        let current = snapshot.all.candidates.list().iter();
-        let current: HashMap<&str, &Vec<String>> = current
-            .map(|one| (one.engine.url.text(), &one.spec.models))
-            .collect();
-        let is_other = |spec: &EngineSpec| {
-            spec.is_learned && current.get(spec.url.text()) != Some(&&spec.models)
-        };
-        if specs.iter().any(is_other) {
-            self.reconcile();
-            let generation = self.published.load().generation;
-            tracing::info!(generation, "engines told of other models");
-        }
-        self.show_models();
     }
 
     /// Samples the statistics.

@@ -71,22 +71,20 @@ impl CandidateSet {
         self.list.iter().map(|one| one.engine.url.text())
     }
 
-    /// The set of `engines` that follows `old`. A ring is taken over from `old`
-    /// or `like` when it is of the same engines.
+    fn keys(&self) -> Vec<u64> {
+        self.list.iter().map(|one| one.engine.key).collect()
+    }
+
+    /// The set of `engines` that follows `old`, as the model of that name has it.
     fn follow(
+        model: &Arc<str>,
         old: Option<&Self>,
-        like: Option<&Self>,
         mut engines: Vec<Member>,
-        policy: Policy,
+        rings: &mut Rings,
     ) -> Self {
         engines.sort_by(|(a, _), (b, _)| a.url.text().cmp(b.url.text()));
-        let known: HashMap<u64, &Arc<Served>> = (old.into_iter().flat_map(Self::list))
-            .map(|one| (one.engine.key, &one.served))
-            .collect();
         let list = engines.into_iter().map(|(engine, spec)| Candidate {
-            served: known
-                .get(&engine.key)
-                .map_or_else(Arc::default, |known| Arc::clone(known)),
+            served: engine.served(model),
             engine,
             spec,
         });
@@ -95,13 +93,38 @@ impl CandidateSet {
             cursor: old.map_or_else(Arc::default, |old| Arc::clone(&old.cursor)),
             ring: None,
         };
-        if policy == Policy::Session {
-            let mut others = old.into_iter().chain(like);
-            let same = others.find(|other| other.ring.is_some() && other.urls().eq(set.urls()));
-            let ring = same.and_then(|other| other.ring.clone());
-            set.ring = ring.or_else(|| Some(Arc::new(Ring::new(set.urls()))));
-        }
+        set.ring = rings.of(&set);
         set
+    }
+}
+
+/// The rings of one snapshot: one for each set of engines, however many models
+/// have it, and the last snapshot's where that set is the same.
+struct Rings {
+    is_needed: bool,
+    known: HashMap<Vec<u64>, Arc<Ring>>,
+}
+
+impl Rings {
+    fn new(policy: Policy, old: &Snapshot) -> Self {
+        let sets = old.models.values().chain([&old.all]);
+        let known = sets.filter_map(|model| {
+            let ring = model.candidates.ring.as_ref()?;
+            Some((model.candidates.keys(), Arc::clone(ring)))
+        });
+        Self {
+            is_needed: policy == Policy::Session,
+            known: known.collect(),
+        }
+    }
+
+    fn of(&mut self, set: &CandidateSet) -> Option<Arc<Ring>> {
+        if !self.is_needed {
+            return None;
+        }
+        let ring = self.known.entry(set.keys());
+        let ring = ring.or_insert_with(|| Arc::new(Ring::new(set.urls())));
+        Some(Arc::clone(ring))
     }
 }
 
@@ -117,6 +140,14 @@ pub struct Model {
     pub candidates: CandidateSet,
     /// Held metric handles.
     pub metrics: Arc<ModelMetrics>,
+}
+
+impl Model {
+    /// Whether any engine serves it now.
+    #[must_use]
+    pub fn is_served(&self) -> bool {
+        !self.candidates.list.is_empty()
+    }
 }
 
 /// The immutable view that a request sees.
@@ -138,17 +169,28 @@ impl Snapshot {
     /// The model of that name or alias, unless no engine has ever served it.
     #[must_use]
     pub fn model(&self, name: &str) -> Option<&Arc<Model>> {
-        self.models.get(name).or_else(|| {
-            let model = self.settings.aliases.get(name)?;
-            self.models.get(model.as_str())
-        })
+        let known = self.models.get(name);
+        if known.is_some_and(|model| model.is_served()) || self.settings.aliases.is_empty() {
+            return known;
+        }
+        // An alias may take over the name of a model that is gone.
+        let target = self.settings.aliases.get(name);
+        target.map_or(known, |model| self.models.get(model.as_str()))
     }
 
-    /// The one model that is served, when there is just one.
+    /// The one model that is served, when there is just one; that failing, the
+    /// one that was.
     #[must_use]
     pub fn only_model(&self) -> Option<&Arc<Model>> {
-        let mut models = self.models.values();
-        models.next().filter(|_| models.next().is_none())
+        let mut served = self.models.values().filter(|model| model.is_served());
+        let Some(first) = served.next() else {
+            return self
+                .models
+                .values()
+                .next()
+                .filter(|_| self.models.len() == 1);
+        };
+        Some(first).filter(|_| served.next().is_none())
     }
 
     /// All models, sorted by name.
@@ -157,13 +199,6 @@ impl Snapshot {
         let mut models: Vec<&Arc<Model>> = self.models.values().collect();
         models.sort_unstable_by(|a, b| a.name.cmp(&b.name));
         models
-    }
-
-    /// Every engine once for each model that it serves, and once for requests
-    /// that name none.
-    pub fn every_candidate(&self) -> impl Iterator<Item = &Candidate> {
-        let models = self.models.values().chain([&self.all]);
-        models.flat_map(|model| model.candidates.list())
     }
 }
 
@@ -186,7 +221,11 @@ impl Fleet {
             policy,
             all: Arc::new(Model {
                 name: Arc::from(""),
-                candidates: CandidateSet::follow(None, None, Vec::new(), policy),
+                candidates: CandidateSet {
+                    list: Vec::new(),
+                    cursor: Arc::default(),
+                    ring: None,
+                },
                 metrics: registry.handles(ModelRegistry::UNKNOWN),
             }),
             settings,
@@ -247,12 +286,14 @@ impl Fleet {
         let gone: Vec<Arc<str>> = gone.take(MOST_GONE).map(Arc::clone).collect();
         serving.extend(gone.into_iter().map(|name| (name, Vec::new())));
         let policy = policy(&settings.routing);
-        let all = CandidateSet::follow(Some(&old.all.candidates), None, members, policy);
+        let mut rings = Rings::new(policy, old);
+        let nameless = &old.all.name;
+        let all = CandidateSet::follow(nameless, Some(&old.all.candidates), members, &mut rings);
         let models = serving.into_iter().map(|(name, members)| {
             let before = old.models.get(&name).map(|model| &model.candidates);
             let model = Model {
                 metrics: self.registry.handles(&name),
-                candidates: CandidateSet::follow(before, Some(&all), members, policy),
+                candidates: CandidateSet::follow(&name, before, members, &mut rings),
                 name: Arc::clone(&name),
             };
             (name, Arc::new(model))
@@ -354,6 +395,67 @@ mod tests {
     }
 
     #[test]
+    fn an_alias_may_take_over_the_name_of_a_model_that_is_gone() {
+        let mut fleet = fleet();
+        fleet.reconcile(vec![spec("http://a:1", &["old"])]);
+        let settings = Settings {
+            aliases: [("old".to_owned(), "new".to_owned())].into(),
+            ..Settings::default()
+        };
+        fleet.apply(Arc::new(settings), vec![spec("http://a:1", &["new"])]);
+        let snapshot = fleet.published().load_full();
+        assert_eq!(&*snapshot.model("old").unwrap().name, "new");
+        assert_eq!(&*snapshot.only_model().unwrap().name, "new");
+    }
+
+    #[test]
+    fn a_model_that_comes_back_has_its_account() {
+        let mut fleet = fleet();
+        fleet.reconcile(vec![spec("http://a:1", &["m", "n"])]);
+        let served = |fleet: &Fleet| {
+            let snapshot = fleet.published().load_full();
+            Arc::clone(&snapshot.model("n").unwrap().candidates.list()[0].served)
+        };
+        let before = served(&fleet);
+        fleet.reconcile(vec![spec("http://a:1", &["m"])]);
+        fleet.reconcile(vec![spec("http://a:1", &["m", "n"])]);
+        assert!(Arc::ptr_eq(&before, &served(&fleet)));
+    }
+
+    #[test]
+    fn models_of_the_same_engines_share_a_ring() {
+        let mut fleet = fleet();
+        let key = crate::config::SessionKey {
+            field: http::HeaderName::from_static("x"),
+            key: Arc::from("x"),
+        };
+        let settings = Arc::new(Settings {
+            routing: Routing::Session { key },
+            ..Settings::default()
+        });
+        let specs = || {
+            ["http://a:1", "http://b:1"]
+                .map(|url| spec(url, &["m", "n"]))
+                .to_vec()
+        };
+        fleet.apply(Arc::clone(&settings), specs());
+        let ring = |fleet: &Fleet, model: &str| {
+            let snapshot = fleet.published().load_full();
+            snapshot
+                .model(model)
+                .unwrap()
+                .candidates
+                .ring
+                .clone()
+                .unwrap()
+        };
+        let first = ring(&fleet, "m");
+        assert!(Arc::ptr_eq(&first, &ring(&fleet, "n")));
+        fleet.apply(settings, specs());
+        assert!(Arc::ptr_eq(&first, &ring(&fleet, "m")));
+    }
+
+    #[test]
     fn aliases_lead_to_models() {
         let mut fleet = fleet();
         let settings = Settings {
@@ -374,7 +476,6 @@ mod tests {
         for name in ["m", "n"] {
             assert_eq!(snapshot.model(name).unwrap().candidates.list().len(), 1);
         }
-        assert_eq!(snapshot.every_candidate().count(), 3);
         assert!(snapshot.only_model().is_none());
     }
 }

@@ -30,7 +30,11 @@ fn main() -> ExitCode {
     match run(&cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            tracing::error!("{error:#}");
+            match telemetry::format() {
+                Some(_) => tracing::error!("{error:#}"),
+                // There is no log yet.
+                None => drop(writeln!(std::io::stderr(), "{error:#}")),
+            }
             let problems = error.downcast_ref::<Problems>();
             problems.map_or(ExitCode::from(2), ExitCode::from)
         }
@@ -71,9 +75,19 @@ fn proxy(args: &ProxyArgs) -> anyhow::Result<()> {
 fn check(file: &Path) -> anyhow::Result<()> {
     let keys = validate::load(file, validate::Format::of(file))?.keys;
     let of = file.display().to_string();
-    let checked = resolve::resolve(&keys);
-    for warning in checked.map_err(|list| Problems { of, list })?.warnings {
-        writeln!(std::io::stdout(), "warning: {warning}")?;
+    let mut out = std::io::stdout();
+    match resolve::resolve(&keys) {
+        Ok(resolved) => {
+            for warning in resolved.warnings {
+                writeln!(out, "warning: {warning}")?;
+            }
+        }
+        Err(list) if list.iter().all(|problem| problem.is_missing) => {
+            for missing in list {
+                writeln!(out, "warning: {missing}")?;
+            }
+        }
+        Err(list) => return Err(Problems { of, list }.into()),
     }
     Ok(writeln!(std::io::stdout(), "{} is good", file.display())?)
 }

@@ -3,9 +3,10 @@
 use std::sync::OnceLock;
 
 use clap::ValueEnum;
+use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
-use tracing_subscriber::{EnvFilter, Registry, fmt, reload};
+use tracing_subscriber::{Registry, fmt, reload};
 
 /// The form of a log line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -17,7 +18,17 @@ pub enum LogFormat {
 }
 
 /// The process's log: there is one, as there is one standard error.
-static LOG: OnceLock<(reload::Handle<EnvFilter, Registry>, LogFormat)> = OnceLock::new();
+static LOG: OnceLock<Log> = OnceLock::new();
+
+struct Log {
+    level: reload::Handle<LevelFilter, Registry>,
+    format: LogFormat,
+}
+
+/// A level that is none.
+#[derive(Debug, thiserror::Error)]
+#[error("log level '{0}' is unknown; expected critical, error, warning, info, debug or trace")]
+pub struct UnknownLevel(String);
 
 /// Sends logs of `level` and above to standard error.
 ///
@@ -25,7 +36,7 @@ static LOG: OnceLock<(reload::Handle<EnvFilter, Registry>, LogFormat)> = OnceLoc
 /// A level that is none, or a second call.
 pub fn init(level: &str, format: LogFormat) -> anyhow::Result<()> {
     use std::io::IsTerminal as _;
-    let (filter, handle) = reload::Layer::new(filter(level)?);
+    let (filter, handle) = reload::Layer::new(parse(level)?);
     let lines = fmt::layer()
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal());
@@ -35,37 +46,34 @@ pub fn init(level: &str, format: LogFormat) -> anyhow::Result<()> {
         LogFormat::Json => registry.with(lines.json()).try_init(),
     };
     set.map_err(|error| anyhow::anyhow!("cannot set up logging: {error}"))?;
-    let _ = LOG.set((handle, format));
+    let level = handle;
+    let _ = LOG.set(Log { level, format });
     Ok(())
 }
 
-/// The reference router's names of levels are taken too.
-fn filter(level: &str) -> anyhow::Result<EnvFilter> {
-    let ours = match level {
-        "critical" => "error",
-        "warning" => "warn",
-        other => other,
-    };
-    EnvFilter::try_new(ours).map_err(|error| {
-        anyhow::anyhow!(
-            "log level '{level}': {error}; expected critical, error, warning, info, debug or trace"
-        )
+/// Our own names of levels, and the reference router's.
+fn parse(level: &str) -> Result<LevelFilter, UnknownLevel> {
+    Ok(match level.to_ascii_lowercase().as_str() {
+        "critical" | "error" => LevelFilter::ERROR,
+        "warning" | "warn" => LevelFilter::WARN,
+        "info" => LevelFilter::INFO,
+        "debug" => LevelFilter::DEBUG,
+        "trace" => LevelFilter::TRACE,
+        _ => return Err(UnknownLevel(level.to_owned())),
     })
 }
 
-/// The form in force.
+/// The form in force; `None` before there is a log.
 #[must_use]
-pub fn format() -> LogFormat {
-    LOG.get().map_or(LogFormat::Text, |(_, format)| *format)
+pub fn format() -> Option<LogFormat> {
+    LOG.get().map(|log| log.format)
 }
 
 /// The level in force.
 #[must_use]
 pub fn level() -> String {
-    let level = LOG
-        .get()
-        .and_then(|(handle, _)| handle.with_current(ToString::to_string).ok());
-    level.unwrap_or_else(|| "off".to_owned())
+    let level = LOG.get().and_then(|log| log.level.clone_current());
+    level.unwrap_or(LevelFilter::OFF).to_string()
 }
 
 /// Changes the level.
@@ -73,10 +81,24 @@ pub fn level() -> String {
 /// # Errors
 /// A level that is none, or no log to change.
 pub fn set_level(level: &str) -> anyhow::Result<()> {
-    let filter = filter(level)?;
-    let (handle, _) = LOG
+    let level = parse(level)?;
+    let log = LOG
         .get()
         .ok_or_else(|| anyhow::anyhow!("there is no log"))?;
-    handle.reload(filter)?;
+    log.level.reload(level)?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn levels_are_known_by_name_and_no_other_is_taken() {
+        assert_eq!(parse("WARNING").unwrap(), LevelFilter::WARN);
+        assert_eq!(parse("critical").unwrap(), LevelFilter::ERROR);
+        for unknown in ["nonsense", "", "info,hyper=debug", "off"] {
+            assert!(parse(unknown).is_err(), "{unknown}");
+        }
+    }
 }

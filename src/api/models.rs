@@ -19,7 +19,8 @@ pub fn list(snapshot: &Snapshot, cards: &Cards) -> Bytes {
     let mut all: Vec<String> = Vec::new();
     for candidate in snapshot.all.candidates.list() {
         for card in cards.of(candidate.engine.url.text()) {
-            if seen.insert(&card.id) {
+            // What is listed can be asked for.
+            if candidate.spec.models.contains(&card.id) && seen.insert(&card.id) {
                 all.push(card.raw.get().to_owned());
             }
         }
@@ -32,7 +33,8 @@ pub fn list(snapshot: &Snapshot, cards: &Cards) -> Bytes {
         .to_string()
     };
     let models = snapshot.models();
-    let names = models.iter().map(|model| &*model.name);
+    let served = models.iter().filter(|model| model.is_served());
+    let names = served.map(|model| &*model.name);
     all.extend(
         names
             .filter(|name| seen.insert(name))
@@ -73,7 +75,6 @@ pub fn engines(snapshot: &Snapshot) -> Bytes {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::HashMap;
     use std::sync::Arc;
 
     use super::*;
@@ -89,32 +90,35 @@ mod tests {
             aliases: [("gpt".to_owned(), "m".to_owned())].into(),
             ..Settings::default()
         };
-        let specs = vec![spec("http://a", &["m"]), spec("http://b", &["m", "silent"])];
+        let specs = vec![
+            spec("http://a", &["m"]),
+            spec("http://b", &["m", "lora", "silent"]),
+        ];
         fleet.apply(Arc::new(settings), specs);
         let snapshot = fleet.published().load_full();
         let card = |id: &str, text: &str| Card {
             id: id.to_owned(),
             raw: Arc::from(RawValue::from_string(text.to_owned()).unwrap()),
         };
-        let told = HashMap::from([
+        let mut cards = Cards::default();
+        for (url, told) in [
             (
-                "http://a".to_owned(),
+                "http://a",
                 vec![card("m", r#"{"id":"m","max_model_len":8,"x":[1]}"#)],
             ),
             (
-                "http://b".to_owned(),
+                "http://b",
                 vec![
                     card("m", r#"{"id":"m"}"#),
                     card("lora", r#"{"id":"lora","parent":"m"}"#),
+                    card("not-served", r#"{"id":"not-served"}"#),
                 ],
             ),
-            ("http://gone".to_owned(), Vec::new()),
-        ]);
-        let engines: Vec<_> = (snapshot.all.candidates.list().iter())
-            .map(|one| Arc::clone(&one.engine))
-            .collect();
-        let mut cards = Cards::default();
-        cards.update(told, &engines);
+            ("http://gone", Vec::new()),
+        ] {
+            cards.told(url.to_owned(), told);
+        }
+        cards.keep(&["http://a", "http://b"].into());
         assert!(cards.knows("http://a") && !cards.knows("http://gone"));
         let list: Value = serde_json::from_slice(&list(&snapshot, &cards)).unwrap();
         let ids: Vec<&str> = list["data"]

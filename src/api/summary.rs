@@ -41,7 +41,7 @@ pub fn log(snapshot: &Snapshot, rates: &HashMap<u64, Rates>, uptime: Duration) {
         .map(|one| Row::of(one, rates, super::exposition::finished(&one.engine)))
         .collect();
     let uptime = uptime.as_secs();
-    if telemetry::format() == LogFormat::Json {
+    if telemetry::format() == Some(LogFormat::Json) {
         for row in rows {
             tracing::info!(
                 engine = row.engine,

@@ -130,7 +130,7 @@ pub struct MonitoringArgs {
     #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = positive, help_heading = "Logging")]
     pub log_stats_interval: Duration,
     /// Log each choice of an engine [default: as --log-stats].
-    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", help_heading = "Logging")]
+    #[arg(long, value_name = "BOOL", value_parser = clap::builder::BoolishValueParser::new(), num_args = 0..=1, default_missing_value = "true", help_heading = "Logging")]
     pub log_requests: Option<bool>,
 }
 

@@ -7,6 +7,7 @@ mod engines;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::HeaderName;
 use serde_json::Value;
@@ -17,6 +18,11 @@ use super::{Limits, Routing, Seconds, SessionKey, Settings, Timeouts};
 
 /// The policies that can be named.
 const POLICIES: [&str; 2] = ["roundrobin", "session"];
+
+/// A deadline below this would end every request; none can be switched off.
+const SHORTEST: Duration = Duration::from_millis(10);
+/// Bytes of one body that may be held: 1 GiB.
+const MOST_BYTES: usize = 1 << 30;
 
 /// The keys that say which engines there are: taken together or not at all.
 const ENGINE_LISTS: [&str; 5] = [
@@ -86,6 +92,7 @@ pub fn resolve(keys: &DynamicFile) -> Result<Resolved, Vec<Problem>> {
         None => resolving.flat(keys),
     };
     resolving.alias_targets(&aliases, &engines);
+    resolving.bounds(keys);
     let settings = Settings {
         engines,
         aliases,
@@ -189,6 +196,36 @@ impl Resolving {
                  are not told apart; leave them to the engines"
                     .to_owned(),
             );
+        }
+    }
+
+    /// What the schema says of the file, and nobody of flags.
+    fn bounds(&mut self, keys: &DynamicFile) {
+        let given = keys.timeouts.clone().unwrap_or_default();
+        for (name, given) in [
+            ("client_head", given.client_head),
+            ("client_idle", given.client_idle),
+            ("client_body_idle", given.client_body_idle),
+            ("client_write_stall", given.client_write_stall),
+            ("connect", given.connect),
+            ("engine_head", given.engine_head),
+            ("engine_idle", given.engine_idle),
+            ("pool_idle", given.pool_idle),
+        ] {
+            if let Some(Seconds(given)) = given.filter(|Seconds(given)| *given < SHORTEST) {
+                let message = format!("{given:?} is too short; expected {SHORTEST:?} or more");
+                self.wrong(format!("timeouts.{name}"), message);
+            }
+        }
+        let limits = keys.limits.clone().unwrap_or_default();
+        for (name, given, least) in [
+            ("max_peek_bytes", limits.max_peek_bytes, 1024),
+            ("max_replay_bytes", limits.max_replay_bytes, 0),
+        ] {
+            if given.is_some_and(|given| !(least..=MOST_BYTES).contains(&given)) {
+                let message = format!("expected {least} to {MOST_BYTES}");
+                self.wrong(format!("limits.{name}"), message);
+            }
         }
     }
 

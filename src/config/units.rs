@@ -6,6 +6,9 @@ use std::time::Duration;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+/// Seconds that a duration may have: more than thirty years.
+const LONGEST: f64 = 1e9;
+
 /// Reads `250ms`, `30s`, `5m`, or seconds as a number.
 ///
 /// # Errors
@@ -24,7 +27,9 @@ pub fn duration(text: &str) -> Result<Duration, String> {
     let value: Result<f64, _> = number.trim().parse();
     value
         .ok()
-        .and_then(|value| Duration::try_from_secs_f64(value * unit).ok())
+        .map(|value| value * unit)
+        .filter(|seconds| *seconds <= LONGEST)
+        .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
         .ok_or_else(|| format!("'{text}' is no duration; expected 250ms, 30s, 5m or seconds"))
 }
 
@@ -87,7 +92,7 @@ mod tests {
             let Seconds(read) = serde_json::from_str(&json).unwrap();
             assert_eq!(read, Duration::from_millis(millis));
         }
-        for text in ["", "x", "-1s", "1h", "nan"] {
+        for text in ["", "x", "-1s", "1h", "nan", "1e19"] {
             assert!(duration(text).is_err(), "{text}");
         }
         let Seconds(read) = serde_json::from_str("0.25").unwrap();

@@ -50,6 +50,10 @@ impl EngineUrl {
         if uri.query().is_some() {
             return Err(fail("a query makes no sense here"));
         }
+        let after_host = authority.as_str().rsplit(']').next().unwrap_or_default();
+        if after_host.contains(':') && authority.port_u16().is_none() {
+            return Err(fail("bad port"));
+        }
         let host = authority.host().trim_matches(['[', ']']).to_owned();
         Ok(Self {
             text: text.to_owned(),
@@ -118,6 +122,10 @@ mod tests {
             ("https://a", "TLS"),
             ("http://u@a", "user names"),
             ("http://a/?x=1", "query"),
+            ("http://a:80800", "bad port"),
+            ("http://a:8000x", "bad port"),
+            ("http://[::1]:99999", "bad port"),
+            ("http://a:", "bad port"),
             ("/x", "scheme"),
         ] {
             let message = EngineUrl::parse(text).unwrap_err().to_string();

@@ -7,6 +7,7 @@ mod shape;
 mod tree;
 
 use std::io::Read as _;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 use serde_json::Value;
@@ -76,7 +77,12 @@ pub fn load(path: &Path, format: Format) -> Result<Loaded, Problems> {
 pub fn read(path: &Path) -> Result<Vec<u8>, Vec<Problem>> {
     let fail = |message: String| vec![Problem::at("", message)];
     let failed = |e: std::io::Error| fail(format!("cannot read the file: {e}"));
-    let file = std::fs::File::open(path).map_err(failed)?;
+    // Opening a pipe would wait for who writes to it.
+    let file = std::fs::OpenOptions::new()
+        .read(true)
+        .custom_flags(nix::fcntl::OFlag::O_NONBLOCK.bits())
+        .open(path)
+        .map_err(failed)?;
     let kind = file.metadata().map_err(failed)?;
     if !kind.is_file() {
         return Err(fail("is no file".to_owned()));
@@ -111,7 +117,7 @@ pub fn parse(bytes: &[u8], format: Format) -> Result<DynamicFile, Vec<Problem>> 
         Format::Json => {
             serde_json::from_str(text).map_err(|e| fail(format!("is not valid JSON: {e}")))
         }
-        Format::Yaml => serde_saphyr::from_str(text).map_err(|e| {
+        Format::Yaml => serde_saphyr::from_str_with_options(text, yaml()).map_err(|e| {
             let message = e.render_with_options(serde_saphyr::render_options! {
                 snippets: serde_saphyr::SnippetMode::Off,
             });
@@ -126,8 +132,23 @@ pub fn parse(bytes: &[u8], format: Format) -> Result<DynamicFile, Vec<Problem>> 
     let Value::Object(mut keys) = tree else {
         return Err(fail("expected an object".to_owned()));
     };
-    flatten(&mut keys);
+    let problems = flatten(&mut keys);
+    if !problems.is_empty() {
+        return Err(problems);
+    }
     serde_json::from_value(Value::Object(keys)).map_err(|e| fail(e.to_string()))
+}
+
+/// Room for as many nodes as [`MAX_FILE`] can have, and little for aliases.
+fn yaml() -> serde_saphyr::Options {
+    serde_saphyr::options! {
+        budget: serde_saphyr::budget! {
+            max_nodes: 4_000_000,
+            max_events: 8_000_000,
+            max_aliases: 1000,
+            max_anchors: 1000,
+        },
+    }
 }
 
 #[cfg(test)]

@@ -4,7 +4,8 @@
 //! by swapping the symlink `..data`, and a watch on the file itself stays with
 //! the old inode. File systems without events are polled.
 
-use std::path::Path;
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,6 +20,8 @@ pub const POLL: Duration = Duration::from_secs(10);
 /// How long the file must have stayed the same before it is believed: one that
 /// is truncated and then written is read in neither state.
 pub const SETTLE: Duration = Duration::from_millis(200);
+/// How long to wait for the rest of a swarm of events.
+const SWARM: Duration = Duration::from_millis(20);
 /// Looks at a file that changes all the time, until it is taken as it is.
 const MOST_LOOKS: usize = 50;
 
@@ -40,9 +43,20 @@ impl FileWatch {
             _ => Path::new("."),
         };
         let stir = Arc::clone(&stirred);
+        let name = path.file_name().map(OsStr::to_os_string);
+        let concerns = move |path: &PathBuf| {
+            let changed = path.file_name();
+            // What a mounted `ConfigMap` swaps.
+            let is_mount = changed.is_some_and(|it| it.as_encoded_bytes().starts_with(b"..data"));
+            is_mount || changed == name.as_deref()
+        };
         let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-            // Our own reading is an event too.
-            if !event.is_ok_and(|event| event.kind.is_access()) {
+            let is_news = event.is_ok_and(|event| {
+                // Our own reading is an event too.
+                let is_change = !event.kind.is_access();
+                is_change && (event.paths.is_empty() || event.paths.iter().any(&concerns))
+            });
+            if is_news {
                 stir.notify_one();
             }
         });
@@ -63,6 +77,8 @@ impl FileWatch {
     pub async fn stirred(&self) {
         // Either is reason enough.
         let _ = tokio::time::timeout(POLL, self.stirred.notified()).await;
+        // Events come in swarms, and one look is enough for all of them.
+        tokio::time::sleep(SWARM).await;
     }
 }
 

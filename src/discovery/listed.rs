@@ -1,5 +1,6 @@
 //! Engines that the user lists by URL.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::models::Cards;
@@ -12,9 +13,41 @@ use crate::fleet::EngineSpec;
 pub fn specs(listed: &[ListedEngine], cards: &Cards) -> Vec<EngineSpec> {
     let spec = |engine: &ListedEngine| EngineSpec {
         url: engine.url.clone(),
-        models: (engine.models.clone()).unwrap_or_else(|| cards.models_of(engine.url.text())),
+        models: each_once(
+            (engine.models.clone()).unwrap_or_else(|| cards.models_of(engine.url.text())),
+        ),
         is_learned: engine.models.is_none(),
         traits: Arc::clone(&engine.traits),
     };
     listed.iter().map(spec).collect()
+}
+
+/// An engine that tells of a model twice is not twice a candidate for it.
+fn each_once(mut models: Vec<String>) -> Vec<String> {
+    let mut seen = HashSet::new();
+    models.retain(|model| seen.insert(model.clone()));
+    models
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_model_that_is_named_twice_is_served_once() {
+        let listed = [ListedEngine::new("http://a", &["m", "n", "m"]).unwrap()];
+        assert_eq!(specs(&listed, &Cards::default())[0].models, ["m", "n"]);
+        let mut cards = Cards::default();
+        let raw = serde_json::value::RawValue::from_string("{}".to_owned()).unwrap();
+        let card = super::super::models::Card {
+            id: "x".to_owned(),
+            raw: Arc::from(raw),
+        };
+        cards.told("http://a".to_owned(), vec![card.clone(), card]);
+        let learned = [ListedEngine {
+            models: None,
+            ..listed[0].clone()
+        }];
+        assert_eq!(specs(&learned, &cards)[0].models, ["x"]);
+    }
 }

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::value::RawValue;
-use tokio::task::JoinSet;
 
 use crate::fleet::Engine;
 use crate::upstream::{FetchError, Get, Pool, fetch};
@@ -16,8 +15,6 @@ use crate::upstream::{FetchError, Get, Pool, fetch};
 const MAX_LIST: usize = 4 << 20;
 /// How long one engine may take to tell its models.
 const WITHIN: Duration = Duration::from_secs(5);
-/// Engines that are asked at the same time.
-const AT_ONCE: usize = 64;
 /// Models of one engine at most; more are left out.
 const MAX_MODELS: usize = 10_000;
 
@@ -65,46 +62,22 @@ impl Cards {
         self.told.contains_key(url)
     }
 
-    /// Takes in what was told, and forgets engines that are not in the fleet.
-    pub fn update(&mut self, told: HashMap<String, Vec<Card>>, fleet: &[Arc<Engine>]) {
-        self.told.extend(told);
-        let fleet: HashSet<&str> = fleet.iter().map(|engine| engine.url.text()).collect();
+    /// Takes in what an engine has told.
+    pub fn told(&mut self, url: String, cards: Vec<Card>) {
+        self.told.insert(url, cards);
+    }
+
+    /// Forgets engines that are not in the fleet.
+    pub fn keep(&mut self, fleet: &HashSet<&str>) {
         self.told.retain(|url, _| fleet.contains(url.as_str()));
     }
 }
 
-/// Asks every engine for its models; those that do not answer are left out.
-pub async fn ask(
-    engines: &[Arc<Engine>],
-    pool: &Rc<Pool>,
-    bearer: Option<&str>,
-) -> HashMap<String, Vec<Card>> {
-    let mut told = HashMap::new();
-    let mut asking: JoinSet<(String, Result<Vec<Card>, FetchError>)> = JoinSet::new();
-    let mut waiting = engines.iter();
-    loop {
-        while asking.len() < AT_ONCE
-            && let Some(engine) = waiting.next()
-        {
-            let (engine, pool) = (Arc::clone(engine), Rc::clone(pool));
-            let bearer = bearer.map(str::to_owned);
-            asking.spawn_local(async move {
-                let list = list(&pool, &engine, bearer.as_deref()).await;
-                (engine.url.text().to_owned(), list)
-            });
-        }
-        match asking.join_next().await {
-            None => return told,
-            Some(Ok((url, Ok(cards)))) => {
-                told.insert(url, cards);
-            }
-            Some(Ok((engine, Err(error)))) => tracing::debug!(engine, %error, "no model list"),
-            Some(Err(error)) => tracing::error!(%error, "asking an engine for its models"),
-        }
-    }
-}
-
-async fn list(
+/// Asks one engine for its models.
+///
+/// # Errors
+/// When it does not answer, or not with a list.
+pub async fn list(
     pool: &Rc<Pool>,
     engine: &Arc<Engine>,
     bearer: Option<&str>,

@@ -4,9 +4,11 @@
 //! object that they describe, so that a reload which keeps the engine keeps
 //! them too.
 
-use std::sync::Arc;
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
 
+use super::stats::Served;
 use crate::config::{EngineUrl, Traits};
 
 /// What discovery says of an engine.
@@ -80,9 +82,15 @@ pub struct Engine {
     /// Connections that the engine had closed just as they were reused.
     pub stale: AtomicU64,
     outcomes: [AtomicU64; Outcome::ALL.len()],
+    /// What it did for each model, kept when it no longer serves it: counters
+    /// must not fall when it comes back. Touched by the control thread alone.
+    served: Mutex<HashMap<Arc<str>, Arc<Served>>>,
 }
 
 impl Engine {
+    /// Models that one engine keeps an account of.
+    const MOST_SERVED: usize = 1000;
+
     /// An engine that has seen no traffic.
     #[must_use]
     pub fn new(url: EngineUrl, key: u64) -> Self {
@@ -99,7 +107,33 @@ impl Engine {
             reuses: AtomicU64::new(0),
             stale: AtomicU64::new(0),
             outcomes: Default::default(),
+            served: Mutex::default(),
         }
+    }
+
+    /// The account of its work for `model`, made on first use.
+    #[must_use]
+    pub fn served(&self, model: &Arc<str>) -> Arc<Served> {
+        let mut served = self.lock_served();
+        if let Some(known) = served.get(model) {
+            return Arc::clone(known);
+        }
+        let made = Arc::<Served>::default();
+        if served.len() < Self::MOST_SERVED {
+            served.insert(Arc::clone(model), Arc::clone(&made));
+        }
+        made
+    }
+
+    /// The accounts of all its work, for models that it no longer serves too.
+    #[must_use]
+    pub fn all_served(&self) -> Vec<Arc<Served>> {
+        self.lock_served().values().map(Arc::clone).collect()
+    }
+
+    fn lock_served(&self) -> std::sync::MutexGuard<'_, HashMap<Arc<str>, Arc<Served>>> {
+        // Whoever panicked left whole entries.
+        self.served.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Counts one ended request.

@@ -226,9 +226,11 @@ impl Windows {
 
 fn engine_sums(fleet: &super::Snapshot) -> HashMap<u64, Sums> {
     let mut all: HashMap<u64, Sums> = HashMap::new();
-    for candidate in fleet.every_candidate() {
+    for candidate in fleet.all.candidates.list() {
         let sums = all.entry(candidate.engine.key).or_default();
-        *sums = sums.combine(candidate.served.sums(), u64::saturating_add);
+        for served in candidate.engine.all_served() {
+            *sums = sums.combine(served.sums(), u64::saturating_add);
+        }
     }
     all
 }

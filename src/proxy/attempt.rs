@@ -5,6 +5,7 @@
 //! was never sent may go anywhere, what met a connection that had just been
 //! closed may go there again, and all else is the client's to repeat.
 
+use std::borrow::Cow;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -138,7 +139,7 @@ impl Sending<'_> {
         tracing::info!(
             "Routing request {} with session id {} to {} at {:.6}, process time = {:.4}",
             self.outgoing.request_id.to_str().unwrap_or_default(),
-            self.asked.session.unwrap_or("None"),
+            one_line(self.asked.session.unwrap_or("None")),
             engine.url.text(),
             seconds(now.unwrap_or_default()),
             seconds(began.elapsed()),
@@ -217,6 +218,14 @@ impl Sending<'_> {
             self.deadline.set(self.timeouts.client_body_idle);
         }
     }
+}
+
+/// An id as a line may show it: none can write a line of its own.
+fn one_line(id: &str) -> Cow<'_, str> {
+    if id.contains(char::is_control) {
+        return Cow::Owned(id.escape_debug().to_string());
+    }
+    Cow::Borrowed(id)
 }
 
 fn seconds(duration: Duration) -> f64 {

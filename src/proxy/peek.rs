@@ -177,10 +177,11 @@ impl Scanner {
         match byte {
             b'{' | b'[' => return self.open(byte == b'{', i),
             b'"' => {
-                let hold = if self.field.is_some() {
-                    Held::Value
-                } else {
-                    Held::Nothing
+                let hold = match self.field {
+                    // An id that is too long is none, rather than a fault.
+                    Some(Field::Session) => Held::Id,
+                    Some(_) => Held::Value,
+                    None => Held::Nothing,
                 };
                 if self.field == Some(Field::Model) {
                     self.found.model_at.start = self.offset + i as u64;
@@ -293,8 +294,9 @@ impl Scanner {
             return Ok(());
         }
         if let Some(field) = self.field.take() {
+            let is_whole = self.text.key().is_some();
             let value = self.text.take();
-            if self.is_session {
+            if self.is_session && is_whole {
                 self.found.session = Some(value.clone());
             }
             match field {

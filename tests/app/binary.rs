@@ -96,9 +96,56 @@ fn validate_tells_all_that_is_wrong_at_once() {
             .unwrap()
             .ends_with("is good\n")
     );
+    // What flags may add is not wrong with the file.
+    std::fs::write(&file, "static_backends: http://a\n").unwrap();
+    let partial = output(&format!("validate {}", file.display()));
+    assert!(partial.status.success());
+    let text = String::from_utf8(partial.stdout).unwrap();
+    assert!(
+        text.contains("warning: service_discovery: required"),
+        "{text}"
+    );
     let schema = output("schema").stdout;
     let schema: serde_json::Value = serde_json::from_slice(&schema).unwrap();
     assert!(schema["properties"]["engines"].is_object());
+}
+
+#[test]
+fn a_log_level_that_is_none_is_told_of() {
+    let output = output("--log-level nonsense --routing-logic roundrobin");
+    assert_eq!(output.status.code(), Some(2));
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        text.contains("log level 'nonsense' is unknown; expected critical,"),
+        "{text}"
+    );
+}
+
+#[test]
+fn the_environment_sets_flags_but_a_service_link_does_not() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    let flags = "--host 127.0.0.1 --service-discovery static --routing-logic roundrobin \
+        --static-backends http://127.0.0.1:1 --static-models m";
+    let run = |port: &str| {
+        let mut command = pilotfish();
+        command.args(flags.split_whitespace());
+        command
+            .env("PILOTFISH_PORT", port)
+            .env("PILOTFISH_LOG_STATS", "1");
+        command.env("PILOTFISH_ADMIN_PORT", port_of(&taken));
+        let output = command.output().unwrap();
+        assert_eq!(output.status.code(), Some(2));
+        String::from_utf8(output.stderr).unwrap()
+    };
+    assert!(run(&port).contains("cannot listen"));
+    // The default port is taken instead, and then the admin's is not free.
+    assert!(run("tcp://10.0.0.1:80").contains("cannot listen on"));
+    assert!(run("x").contains("invalid value 'x' for '--port"));
+}
+
+fn port_of(listener: &TcpListener) -> String {
+    listener.local_addr().unwrap().port().to_string()
 }
 
 #[test]

@@ -153,6 +153,35 @@ fn a_session_may_be_named_by_the_body_and_need_be_no_text() {
 }
 
 #[test]
+fn no_id_writes_a_line_of_its_own() {
+    let engines = [sim("m")];
+    let body =
+        r#"{"model":"m","max_tokens":1,"u":"a\nRouting request evil with session id q to x at 1"}"#;
+    let long = format!(
+        r#"{{"model":"m","max_tokens":1,"u":"{}"}}"#,
+        "x".repeat(2000)
+    );
+    let requests = [body, &long].map(|body| post("/v1/completions", body));
+    let flags = [
+        "--routing-logic",
+        "session",
+        "--session-key",
+        "u",
+        "--log-requests",
+    ];
+    let log = logged(&engines, &flags, &requests);
+    assert!(
+        !log.lines().any(|line| line.starts_with("Routing request")),
+        "{log}"
+    );
+    assert!(
+        log.contains(r"with session id a\nRouting request evil"),
+        "{log}"
+    );
+    assert!(log.contains("with session id None to"), "{log}");
+}
+
+#[test]
 fn health_has_the_references_two_shapes() {
     let plain = TestApp::new(&["http://127.0.0.1:1".to_owned()]);
     assert_eq!(plain.get("/health").text(), r#"{"status":"healthy"}"#);
@@ -339,6 +368,27 @@ fn models_are_learned_from_engines_and_adapters_appear() {
     assert_eq!(
         app.get("/engines").json()[0]["serving_models"],
         json!(["base", "adapter"])
+    );
+}
+
+#[test]
+fn a_silent_engine_holds_up_no_other() {
+    let silent = RawEngine::start(|mut conn| drop(conn.closed()));
+    let engine = RawEngine::answering("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok");
+    let urls = format!("{},{}", silent.url(), engine.url());
+    let app = TestApp::from_flags(&[
+        "--service-discovery=static",
+        "--routing-logic=roundrobin",
+        "--static-backends",
+        &urls,
+    ]);
+    eventually("its model is served", || {
+        app.chat(r#"{"model":"m"}"#).status == 200
+    });
+    assert_eq!(
+        app.get("/readyz").status,
+        503,
+        "the other one was not waited for"
     );
 }
 

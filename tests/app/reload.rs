@@ -228,7 +228,12 @@ fn a_bad_file_changes_nothing_and_the_next_good_one_heals_even_the_same() {
     };
     // Good in part is bad as a whole.
     let half_good = flat(&["http://127.0.0.1:1"], "nonsense");
-    let bad: [&dyn Fn(&Path); 6] = [
+    let bad: [&dyn Fn(&Path); 7] = [
+        &|file| {
+            fs::remove_file(file).unwrap();
+            let made = std::process::Command::new("mkfifo").arg(file).status();
+            assert!(made.unwrap().success());
+        },
         &|file| fs::write(file, &half_good).unwrap(),
         &|file| fs::write(file, "").unwrap(),
         &|file| fs::write(file, "{").unwrap(),
@@ -247,10 +252,12 @@ fn a_bad_file_changes_nothing_and_the_next_good_one_heals_even_the_same() {
         if file.is_dir() {
             fs::remove_dir(&file).unwrap();
         }
-        fs::write(&file, &good).unwrap();
+        let new = folder.path("new");
+        fs::write(&new, &good).unwrap();
+        fs::rename(&new, &file).unwrap();
         successful(1.0);
     }
-    assert_eq!(app.metric("pilotfish_config_reload_failures_total "), 6.0);
+    assert_eq!(app.metric("pilotfish_config_reload_failures_total "), 7.0);
 }
 
 #[test]

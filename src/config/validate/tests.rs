@@ -58,6 +58,10 @@ const WRONG_KEYS: &[(&str, &str)] = &[
         r#"timeouts.connect: "1h": expected a duration: 250ms, 30s, 5m or seconds"#,
     ),
     (
+        r#""timeouts":{"client_head":0}"#,
+        "timeouts.client_head: 0ns is too short; expected 10ms or more",
+    ),
+    (
         r#""timeouts":{"connect":-1}"#,
         "timeouts.connect: -1: expected 0 or more",
     ),
@@ -212,6 +216,18 @@ fn numbers_that_are_none_and_yaml_bombs_are_refused() {
     let told = problems(&bomb, Format::Yaml).join("\n");
     assert!(told.contains("is not valid YAML"), "{told}");
     assert!(told.len() < 2000, "{}", told.len());
+}
+
+#[test]
+fn a_large_file_may_be_yaml_too() {
+    let metadata: Vec<String> = (0..400).map(|n| format!("k{n}: {n}")).collect();
+    let metadata = metadata.join(", ");
+    let mut text = "service_discovery: static\nrouting_logic: roundrobin\nengines:\n".to_owned();
+    for n in 0..500 {
+        text += &format!("- {{url: 'http://e{n}', metadata: {{{metadata}}}}}\n");
+    }
+    let keys = parse(text.as_bytes(), Format::Yaml).unwrap();
+    assert_eq!(resolve(&keys).unwrap().settings.engines.len(), 500);
 }
 
 #[test]

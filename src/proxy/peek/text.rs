@@ -14,6 +14,8 @@ pub(super) enum Held {
     Key,
     /// A value: a fault, when it is too long.
     Value,
+    /// A value that is cut when it is too long.
+    Id,
 }
 
 /// What is wrong with a string.
