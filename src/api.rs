@@ -4,6 +4,7 @@
 //! (`/metrics`, `/engines`) is made by the control thread, so that a large page
 //! cannot hold up a stream.
 
+pub mod attributes;
 pub mod compatible;
 pub mod exposition;
 pub mod host;

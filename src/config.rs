@@ -300,6 +300,8 @@ impl Default for DrainSettings {
 pub struct StatsSettings {
     /// The sliding window.
     pub window: Duration,
+    /// How often engines' own metrics are read.
+    pub scrape_every: Duration,
     /// How often a table of the engines is logged.
     pub log_every: Option<Duration>,
     /// Whether each choice of an engine is logged.
@@ -310,6 +312,7 @@ impl Default for StatsSettings {
     fn default() -> Self {
         Self {
             window: Duration::from_secs(60),
+            scrape_every: Duration::from_secs(30),
             log_every: None,
             log_requests: false,
         }

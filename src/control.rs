@@ -22,13 +22,15 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::sync::{Notify, mpsc};
 
 use crate::api::host::Host;
-use crate::api::{Ask, Health, Query, compatible, exposition, models, summary};
+use crate::api::{Ask, Health, Query, attributes, compatible, exposition, models, summary};
 use crate::config::{DynamicSource, Settings, StatsSettings, Timeouts};
 use crate::discovery::listed;
 use crate::discovery::models::Cards;
+use crate::fleet::attributes::Freshness;
 use crate::fleet::stats::Windows;
-use crate::fleet::{Fleet, Snapshot};
+use crate::fleet::{Engine, Fleet, Snapshot};
 use crate::metrics::ModelMetrics;
+use crate::scrape::{Scraper, stale_after};
 use crate::upstream::Pool;
 pub use admin::Admin;
 use reload::ReloadStatus;
@@ -148,7 +150,9 @@ impl Control {
             while let Some(ask) = asked.recv().await {
                 let page = match ask.query {
                     Query::Metrics => control.metrics(),
-                    Query::Engines => models::engines(&control.published.load()),
+                    Query::Engines => {
+                        models::engines(&control.published.load(), control.freshness())
+                    }
                 };
                 // Whoever asked may be gone.
                 let _ = ask.reply.send(page);
@@ -166,6 +170,7 @@ impl Control {
             () = control.learn() => {}
             () = control.wait_for_discovery() => {}
             () = control.sample() => {}
+            () = control.scrape() => {}
             () = control.log_stats() => {}
             () = control.watch_file() => {}
             () = administer => {}
@@ -206,6 +211,33 @@ impl Control {
         }
     }
 
+    /// Reads the engines' own metrics.
+    async fn scrape(&self) {
+        let every = self.stats.scrape_every;
+        let mut scraper = Scraper::new(self.started);
+        loop {
+            let begun = Instant::now();
+            let engines = self.engines();
+            let key = self.engine_key.as_deref();
+            scraper.round(engines, every, &self.pool, key).await;
+            tokio::time::sleep(every.saturating_sub(begun.elapsed())).await;
+        }
+    }
+
+    fn engines(&self) -> Vec<Arc<Engine>> {
+        let snapshot = self.published.load();
+        let all = snapshot.all.candidates.list().iter();
+        all.map(|candidate| Arc::clone(&candidate.engine)).collect()
+    }
+
+    /// By when attributes are told fresh from stale.
+    fn freshness(&self) -> Freshness {
+        Freshness {
+            now: self.started.elapsed(),
+            stale_after: stale_after(self.stats.scrape_every),
+        }
+    }
+
     /// Logs a table of the engines.
     async fn log_stats(&self) {
         let Some(every) = self.stats.log_every else {
@@ -215,7 +247,7 @@ impl Control {
             tokio::time::sleep(every).await;
             let snapshot = self.published.load_full();
             let rates = self.windows.borrow().rates(&snapshot, Instant::now());
-            summary::log(&snapshot, &rates, self.started.elapsed());
+            summary::log(&snapshot, &rates, self.freshness());
         }
     }
 
@@ -225,6 +257,7 @@ impl Control {
         let rates = self.windows.borrow().rates(&snapshot, Instant::now());
         exposition::engines(&mut text, &snapshot);
         compatible::engines(&mut text, &snapshot, &rates);
+        attributes::engines(&mut text, &snapshot, self.freshness());
         compatible::host(&mut text, self.host.borrow().usage());
         self.reloads.borrow().expose(&mut text, snapshot.generation);
         #[cfg(feature = "count-allocations")]

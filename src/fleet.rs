@@ -9,6 +9,7 @@
 //! Invariant: a request loads the snapshot once; long streams hold an
 //! `Arc<Engine>`, never the snapshot.
 
+pub mod attributes;
 pub mod engine;
 pub mod load;
 mod ring;

@@ -9,6 +9,7 @@ pub mod config;
 pub mod discovery;
 pub mod fleet;
 pub mod policy;
+pub mod scrape;
 
 pub mod downstream;
 pub mod proxy;

@@ -65,7 +65,7 @@ fn no_mod_rs_in_the_library() {
 }
 
 /// What each module must not import.
-const FORBIDDEN: [(&str, &[&str]); 9] = [
+const FORBIDDEN: [(&str, &[&str]); 10] = [
     ("config", &["crate::"]),
     ("net", &["crate::"]),
     ("drain", &["crate::"]),
@@ -83,6 +83,7 @@ const FORBIDDEN: [(&str, &[&str]); 9] = [
         ],
     ),
     ("discovery", &["crate::policy", "crate::proxy"]),
+    ("scrape", &["crate::policy", "crate::proxy"]),
     (
         "upstream",
         &["crate::policy", "crate::proxy", "crate::downstream"],

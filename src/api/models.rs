@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use crate::discovery::models::Cards;
 use crate::fleet::Snapshot;
+use crate::fleet::attributes::{Freshness, Live};
 
 /// The first card for each id wins, engines in their order.
 #[must_use]
@@ -51,7 +52,7 @@ pub fn list(snapshot: &Snapshot, cards: &Cards) -> Bytes {
 
 /// The fleet, for `GET /engines`.
 #[must_use]
-pub fn engines(snapshot: &Snapshot) -> Bytes {
+pub fn engines(snapshot: &Snapshot, by: Freshness) -> Bytes {
     use std::sync::atomic::Ordering::Relaxed;
     let engines = snapshot.all.candidates.list().iter().map(|candidate| {
         let (engine, spec) = (&candidate.engine, &candidate.spec);
@@ -62,7 +63,13 @@ pub fn engines(snapshot: &Snapshot) -> Bytes {
             "in_flight": engine.in_flight.load(Relaxed),
             "connects": engine.connects.load(Relaxed),
             "reuses": engine.reuses.load(Relaxed),
+            "attributes_age_seconds": engine.attributes.age(by.now).map(|age| age.as_secs_f64()),
         });
+        let known = Live::ALL.into_iter().filter_map(|(attribute, name)| {
+            let value = engine.attributes.fresh(attribute, by)?;
+            Some((name.to_owned(), Value::from(value)))
+        });
+        entry["attributes"] = Value::Object(known.collect());
         if let (Value::Object(entry), Ok(Value::Object(traits))) =
             (&mut entry, serde_json::to_value(&*spec.traits))
         {

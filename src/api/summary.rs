@@ -2,9 +2,9 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::Duration;
 
 use super::compatible::prefilling;
+use crate::fleet::attributes::{Freshness, Live};
 use crate::fleet::stats::Rates;
 use crate::fleet::{Candidate, Snapshot};
 use crate::telemetry::{self, LogFormat};
@@ -19,28 +19,30 @@ struct Row<'a> {
     pending: u32,
     running: u32,
     finished: u64,
+    kv_cache: Option<f64>,
 }
 
 impl<'a> Row<'a> {
-    fn of(candidate: &'a Candidate, rates: &HashMap<u64, Rates>, finished: u64) -> Self {
+    fn of(candidate: &'a Candidate, rates: &HashMap<u64, Rates>, by: Freshness) -> Self {
         let engine = &candidate.engine;
         Self {
             engine: engine.url.text(),
             rates: rates.get(&engine.key).copied().unwrap_or_default(),
             pending: prefilling(engine),
             running: engine.answering.load(Relaxed),
-            finished,
+            finished: super::exposition::finished(engine),
+            kv_cache: engine.attributes.fresh(Live::KvCacheUsage, by),
         }
     }
 }
 
 /// Logs the engines: a table for people, an event for each for machines.
-pub fn log(snapshot: &Snapshot, rates: &HashMap<u64, Rates>, uptime: Duration) {
+pub fn log(snapshot: &Snapshot, rates: &HashMap<u64, Rates>, by: Freshness) {
     let candidates = snapshot.all.candidates.list();
     let rows: Vec<Row<'_>> = (candidates.iter().take(MOST))
-        .map(|one| Row::of(one, rates, super::exposition::finished(&one.engine)))
+        .map(|one| Row::of(one, rates, by))
         .collect();
-    let uptime = uptime.as_secs();
+    let uptime = by.now.as_secs();
     if telemetry::format() == Some(LogFormat::Json) {
         for row in rows {
             tracing::info!(
@@ -51,6 +53,7 @@ pub fn log(snapshot: &Snapshot, rates: &HashMap<u64, Rates>, uptime: Duration) {
                 pending = row.pending,
                 running = row.running,
                 finished = row.finished,
+                kv_cache_usage = row.kv_cache,
                 uptime_seconds = uptime,
                 "engine statistics"
             );
@@ -69,15 +72,15 @@ fn table(rows: &[Row<'_>], uptime: u64, left: usize) -> String {
         .unwrap_or(0)
         .max(6);
     let mut text = format!(
-        "engines, up {uptime} s\n{:<width$} {:>8} {:>10} {:>10} {:>8} {:>8} {:>10}",
-        "engine", "QPS", "TTFT ms", "ITL ms", "pending", "running", "finished"
+        "engines, up {uptime} s\n{:<width$} {:>8} {:>10} {:>10} {:>8} {:>8} {:>10} {:>6}",
+        "engine", "QPS", "TTFT ms", "ITL ms", "pending", "running", "finished", "KV %"
     );
     let millis = |seconds: Option<f64>| {
         seconds.map_or_else(|| "-".to_owned(), |seconds| format!("{:.1}", seconds * 1e3))
     };
     for row in rows {
         text.push_str(&format!(
-            "\n{:<width$} {:>8.2} {:>10} {:>10} {:>8} {:>8} {:>10}",
+            "\n{:<width$} {:>8.2} {:>10} {:>10} {:>8} {:>8} {:>10} {:>6}",
             row.engine,
             row.rates.qps,
             millis(row.rates.ttft),
@@ -85,6 +88,7 @@ fn table(rows: &[Row<'_>], uptime: u64, left: usize) -> String {
             row.pending,
             row.running,
             row.finished,
+            (row.kv_cache).map_or_else(|| "-".to_owned(), |part| format!("{:.0}", part * 100.0)),
         ));
     }
     if left > 0 {
@@ -109,6 +113,7 @@ mod tests {
             pending: 1,
             running: 2,
             finished: 3,
+            kv_cache: Some(0.42),
         };
         let rows = [row("http://a:1", 1.5), row("http://longer:8000", 200.0)];
         let text = table(&rows, 61, 7);
@@ -119,7 +124,7 @@ mod tests {
             "{text}"
         );
         assert!(
-            lines[2].contains("42.3") && lines[2].contains(" - "),
+            lines[2].contains("42.3") && lines[2].contains(" - ") && lines[2].ends_with(" 42"),
             "{text}"
         );
         assert_eq!(lines[4], "and 7 more");

@@ -117,7 +117,7 @@ pub struct RoutingArgs {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Monitoring")]
 pub struct MonitoringArgs {
-    /// Without effect: engines are not scraped, statistics are the traffic's.
+    /// How often engines' own metrics are read.
     #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = positive)]
     pub engine_stats_interval: Duration,
     /// The sliding window of the statistics.
@@ -215,6 +215,7 @@ impl ProxyArgs {
             },
             stats: StatsSettings {
                 window: stats.request_stats_window,
+                scrape_every: stats.engine_stats_interval,
                 log_every: stats.log_stats.then_some(stats.log_stats_interval),
                 log_requests: stats.log_requests.unwrap_or(stats.log_stats),
             },

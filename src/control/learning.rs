@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 use super::Control;
 use crate::discovery::listed;
 use crate::discovery::models::{Card, list};
-use crate::fleet::{Engine, EngineSpec};
+use crate::fleet::EngineSpec;
 use crate::upstream::FetchError;
 
 /// Between two questions for an engine that has told its models.
@@ -111,12 +111,6 @@ impl Control {
                 due.at = Instant::now();
             }
         }
-    }
-
-    fn engines(&self) -> Vec<Arc<Engine>> {
-        let snapshot = self.published.load();
-        let all = snapshot.all.candidates.list().iter();
-        all.map(|candidate| Arc::clone(&candidate.engine)).collect()
     }
 
     /// Puts what engines told in force, if it changes who serves what.

@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::attributes::Attributes;
 use super::stats::Served;
 use crate::config::{EngineUrl, Traits};
 
@@ -81,6 +82,8 @@ pub struct Engine {
     pub reuses: AtomicU64,
     /// Connections that the engine had closed just as they were reused.
     pub stale: AtomicU64,
+    /// What it tells of itself.
+    pub attributes: Attributes,
     outcomes: [AtomicU64; Outcome::ALL.len()],
     /// What it did for each model, kept when it no longer serves it: counters
     /// must not fall when it comes back. Touched by the control thread alone.
@@ -106,6 +109,7 @@ impl Engine {
             connects: AtomicU64::new(0),
             reuses: AtomicU64::new(0),
             stale: AtomicU64::new(0),
+            attributes: Attributes::default(),
             outcomes: Default::default(),
             served: Mutex::default(),
         }

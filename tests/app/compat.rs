@@ -267,6 +267,60 @@ fn metrics_have_the_references_names_and_tell_the_truth() {
 }
 
 #[test]
+fn engines_tell_of_themselves_and_failing_to_costs_nothing() {
+    let engine = sim("m");
+    let mute = RawEngine::answering("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok");
+    let urls = format!("{},{}", engine.url(), mute.url());
+    let app = TestApp::from_flags(&[
+        "--service-discovery=static",
+        "--routing-logic=roundrobin",
+        "--static-models=m,m",
+        "--engine-stats-interval=0.05",
+        "--static-backends",
+        &urls,
+    ]);
+    let body = r#"{"model":"m","max_tokens":50,"messages":[]}"#;
+    for _ in 0..4 {
+        assert_eq!(app.chat(body).status, 200);
+    }
+    let attributes = |url: &str| {
+        let engines = app.get("/engines").json();
+        let mut engines = engines.as_array().unwrap().iter();
+        engines.find(|one| one["engine_id"] == url).unwrap().clone()
+    };
+    eventually("two pages were read", || {
+        attributes(&engine.url())["attributes"]["tokens_per_second"].is_number()
+    });
+    let told = attributes(&engine.url());
+    assert_eq!(told["attributes"]["requests_waiting"], 0.0);
+    assert!(told["attributes_age_seconds"].as_f64().unwrap() < 60.0);
+    let waiting = format!("vllm:num_requests_waiting{{server=\"{}\"}}", engine.url());
+    assert_eq!(app.metric(&waiting), 0.0);
+    assert!(
+        app.metric(&format!(
+            "pilotfish_scrape_age_seconds{{engine=\"{}\"}}",
+            engine.url()
+        )) < 60.0
+    );
+
+    let failures = format!(
+        "pilotfish_scrape_failures_total{{engine=\"{}\"}}",
+        mute.url()
+    );
+    eventually("a failure is counted", || app.metric(&failures) > 0.0);
+    let silent = attributes(&mute.url());
+    assert_eq!(
+        (&silent["attributes"], &silent["attributes_age_seconds"]),
+        (&json!({}), &Value::Null)
+    );
+    let page = app.get("/metrics").text();
+    assert!(!page.contains(&format!(
+        "vllm:num_requests_waiting{{server=\"{}\"}}",
+        mute.url()
+    )));
+}
+
+#[test]
 fn requests_under_way_are_seen_by_their_phase() {
     let (engine, go) = RawEngine::stepped(2);
     let app = TestApp::new(&[engine.url()]);
