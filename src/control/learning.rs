@@ -1,7 +1,7 @@
 //! Asking engines for their models: each by itself, so that a silent one holds
 //! up none of the others.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -47,16 +47,19 @@ impl Control {
                 Some(told) = asking.join_next() => {
                     tokio::time::sleep(TOGETHER).await;
                     let more = std::iter::from_fn(|| asking.try_join_next());
+                    let mut is_news = false;
                     for (key, url, told) in std::iter::once(told).chain(more).flatten() {
                         if let Some(due) = dues.get_mut(&key) {
                             due.answered(told.is_ok());
                         }
                         match told {
-                            Ok(cards) => self.cards.borrow_mut().told(url, cards),
+                            Ok(cards) => is_news |= self.cards.borrow_mut().told(url, cards),
                             Err(error) => tracing::debug!(engine = url, %error, "no model list"),
                         }
                     }
-                    self.take_in_models();
+                    if is_news {
+                        self.take_in_models();
+                    }
                 }
                 () = self.newcomers.notified() => self.ask_learners_now(&mut dues),
                 () = tokio::time::sleep_until(next.into()) => {}
@@ -76,7 +79,8 @@ impl Control {
         let now = Instant::now();
         let engines = self.engines();
         let mut next = now + AGAIN;
-        dues.retain(|key, _| engines.iter().any(|engine| engine.key == *key));
+        let keys: HashSet<u64> = engines.iter().map(|engine| engine.key).collect();
+        dues.retain(|key, _| keys.contains(key));
         for engine in engines {
             let due = dues.entry(engine.key).or_insert(Due {
                 at: now,

@@ -43,7 +43,9 @@ mod tests {
             id: "x".to_owned(),
             raw: Arc::from(raw),
         };
-        cards.told("http://a".to_owned(), vec![card.clone(), card]);
+        let told = || vec![card.clone(), card.clone()];
+        assert!(cards.told("http://a".to_owned(), told()));
+        assert!(!cards.told("http://a".to_owned(), told()));
         let learned = [ListedEngine {
             models: None,
             ..listed[0].clone()

@@ -62,9 +62,15 @@ impl Cards {
         self.told.contains_key(url)
     }
 
-    /// Takes in what an engine has told.
-    pub fn told(&mut self, url: String, cards: Vec<Card>) {
+    /// Takes in what an engine has told; tells whether that is news.
+    pub fn told(&mut self, url: String, cards: Vec<Card>) -> bool {
+        let is_same = |known: &Vec<Card>| {
+            let pairs = known.iter().zip(&cards);
+            known.len() == cards.len() && pairs.into_iter().all(|(a, b)| a.raw.get() == b.raw.get())
+        };
+        let is_news = !self.told.get(&url).is_some_and(is_same);
         self.told.insert(url, cards);
+        is_news
     }
 
     /// Forgets engines that are not in the fleet.
