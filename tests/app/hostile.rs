@@ -170,8 +170,8 @@ fn a_length_and_chunks_at_once_are_one_request_and_the_end() {
     assert!(answer.text().starts_with("POST /x "));
     assert!(client.answer().is_none(), "the connection ends");
     assert!(
-        engine.connections() <= 2,
-        "the model list's, and one request's"
+        engine.connections() <= 3,
+        "the model list's, the metrics', and one request's"
     );
     unharmed(&app);
 }
