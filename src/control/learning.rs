@@ -19,6 +19,8 @@ use crate::upstream::FetchError;
 const AGAIN: Duration = Duration::from_secs(60);
 /// The same for one that has not: doubled each time, up to [`AGAIN`].
 const SOON: Duration = Duration::from_secs(2);
+/// Over how long questions that do not press are spread, for each engine.
+const EACH: Duration = Duration::from_millis(2);
 /// Engines that are asked at the same time.
 const AT_ONCE: usize = 64;
 /// Answers that come within this time are taken in together.
@@ -77,15 +79,26 @@ impl Control {
     /// Asks whoever is due; tells when the next one is.
     fn start(&self, dues: &mut HashMap<u64, Due>, asking: &mut JoinSet<Told>) -> Instant {
         let now = Instant::now();
-        let engines = self.engines();
+        let snapshot = self.published.load_full();
+        let engines = snapshot.all.candidates.list();
         let mut next = now + AGAIN;
-        let keys: HashSet<u64> = engines.iter().map(|engine| engine.key).collect();
+        let keys: HashSet<u64> = engines.iter().map(|one| one.engine.key).collect();
         dues.retain(|key, _| keys.contains(key));
-        for engine in engines {
-            let due = dues.entry(engine.key).or_insert(Due {
-                at: now,
-                pause: SOON,
-                is_asked: false,
+        let spread = EACH * u32::try_from(engines.len()).unwrap_or(u32::MAX);
+        for candidate in engines {
+            let engine = Arc::clone(&candidate.engine);
+            let due = dues.entry(engine.key).or_insert_with(|| {
+                // Whoever's models are listed can be asked in peace.
+                let wait = spread.min(SOON).mul_f64(fastrand::f64());
+                Due {
+                    at: if candidate.spec.is_learned {
+                        now
+                    } else {
+                        now + wait
+                    },
+                    pause: SOON,
+                    is_asked: false,
+                }
             });
             if due.is_asked || asking.len() >= AT_ONCE {
                 continue;
