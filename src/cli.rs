@@ -8,7 +8,7 @@ mod proxy;
 use std::path::PathBuf;
 
 use clap::builder::BoolishValueParser;
-use clap::{Args as _, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use crate::telemetry::LogFormat;
 pub use engine::EngineArgs;
@@ -112,10 +112,4 @@ fn is_service_link(name: &str) -> bool {
     ["tcp://", "udp://", "sctp://"]
         .iter()
         .any(|scheme| value.starts_with(scheme))
-}
-
-/// The flags of the proxy, as [`ProxyArgs`] takes them.
-#[must_use]
-pub fn proxy_command() -> clap::Command {
-    ProxyArgs::augment_args(clap::Command::new("pilotfish"))
 }

@@ -46,7 +46,7 @@ const PROBES: &str =
 const PREFILL: &str = "prefill and decode are not told apart; leave them to the engines";
 
 /// Accepted, each with a warning.
-pub const WITHOUT_EFFECT: [Ignored; 28] = [
+pub const WITHOUT_EFFECT: [Ignored; 30] = [
     switch("static-backend-health-checks", PROBES),
     value("static-backend-health-check-interval", PROBES),
     value("static-backend-health-check-timeout-seconds", PROBES),
@@ -93,10 +93,6 @@ pub const WITHOUT_EFFECT: [Ignored; 28] = [
     value("sentry-traces-sample-rate", SENTRY),
     value("sentry-profile-session-sample-rate", SENTRY),
     value("otel-endpoint", TRACES),
-];
-
-/// More of them, whose warning their neighbours bring.
-const SILENT: [Ignored; 2] = [
     value("otel-service-name", TRACES),
     switch("otel-secure", TRACES),
 ];
@@ -159,9 +155,8 @@ fn arg(flag: Ignored, heading: &'static str) -> Arg {
 
 impl Args for Given {
     fn augment_args(command: Command) -> Command {
-        let without = WITHOUT_EFFECT.into_iter().chain(SILENT);
         command
-            .args(without.map(|flag| arg(flag, "Accepted without effect")))
+            .args(WITHOUT_EFFECT.map(|flag| arg(flag, "Accepted without effect")))
             .args(REFUSED.map(|flag| arg(flag, "Refused")))
     }
 

@@ -1,6 +1,6 @@
 use clap::Parser as _;
 
-use super::super::{Cli, REFUSED, WITHOUT_EFFECT, proxy_command};
+use super::super::{Cli, REFUSED, WITHOUT_EFFECT};
 use super::*;
 use crate::config::{Routing, Settings};
 
@@ -126,7 +126,7 @@ fn every_flag_has_an_environment_variable() {
         let name = format!("PILOTFISH_{}", long.to_uppercase().replace('-', "_"));
         assert_eq!(arg.get_env().and_then(|env| env.to_str()), Some(&*name));
     }
-    assert!(proxy_command().get_arguments().count() > 60);
+    assert!(command.get_arguments().count() > 60);
 }
 
 #[test]

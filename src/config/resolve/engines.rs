@@ -16,6 +16,9 @@ struct Engines {
     known: BTreeMap<String, usize>,
 }
 
+/// An engine's models, and all else.
+type Said = (Option<Vec<String>>, Traits);
+
 impl Resolving {
     pub(super) fn aliases(&mut self, keys: &DynamicFile) -> BTreeMap<String, String> {
         if keys.aliases.is_some() && keys.static_aliases.is_some() {
@@ -98,18 +101,12 @@ impl Resolving {
                 cost: entry.cost,
                 metadata: entry.metadata.clone(),
             };
-            if let Some(url) = self.url(&path, &entry.url) {
-                let (models, traits) = (entry.models.clone(), Arc::new(traits));
-                self.add(
-                    &mut engines,
-                    &path,
-                    ListedEngine {
-                        url,
-                        models,
-                        traits,
-                    },
-                );
-            }
+            self.add(
+                &mut engines,
+                &path,
+                &entry.url,
+                (entry.models.clone(), traits),
+            );
         }
         engines.list
     }
@@ -154,37 +151,28 @@ impl Resolving {
             }
             let models = at(&models).map(|model| vec![model]);
             let path = format!("static_backends[{index}]");
-            if let Some(url) = self.url(&path, url) {
-                let traits = Arc::new(traits);
-                self.add(
-                    &mut engines,
-                    &path,
-                    ListedEngine {
-                        url,
-                        models,
-                        traits,
-                    },
-                );
-            }
+            self.add(&mut engines, &path, url, (models, traits));
         }
         engines.list
     }
 
-    fn url(&mut self, path: &str, text: &str) -> Option<EngineUrl> {
-        let parsed = EngineUrl::parse(text);
-        parsed
-            .map_err(|error| self.wrong(path, error.to_string()))
-            .ok()
-    }
-
-    /// Adds an engine, or the models of one that is there already.
-    fn add(&mut self, engines: &mut Engines, path: &str, mut engine: ListedEngine) {
-        let weight = engine.traits.weight;
+    /// Adds an engine of which that is said, or its models to one that is there
+    /// already.
+    fn add(&mut self, engines: &mut Engines, path: &str, url: &str, said: Said) {
+        let (models, traits) = said;
+        let weight = traits.weight;
         if !(weight.is_finite() && weight >= 0.0) {
             let message = format!("{weight} is no weight; expected 0 or more");
             return self.wrong(format!("{path}.weight"), message);
         }
-        let url = engine.url.text();
+        let mut engine = match EngineUrl::parse(url) {
+            Ok(url) => ListedEngine {
+                url,
+                models,
+                traits: Arc::new(traits),
+            },
+            Err(error) => return self.wrong(path, error.to_string()),
+        };
         let Some(at) = engines.known.get(url) else {
             engines.known.insert(url.to_owned(), engines.list.len());
             engines.list.push(engine);
