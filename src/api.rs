@@ -6,6 +6,7 @@
 
 pub mod attributes;
 pub mod compatible;
+pub mod decisions;
 pub mod exposition;
 pub mod host;
 pub mod models;

@@ -24,6 +24,7 @@ use crate::metrics::{Metrics, ModelRegistry};
 use crate::proxy::ProxySettings;
 use crate::proxy::facts::Budget;
 use crate::proxy::meter::RecordSink;
+use crate::scrape::stale_after;
 use crate::{control, net, worker};
 
 /// A running process, with the address that it really listens on.
@@ -91,11 +92,13 @@ pub fn build(config: Config, records: Option<RecordSink>) -> anyhow::Result<App>
         health: Arc::clone(&api.health),
         is_discovered: Arc::clone(&api.is_discovered),
         engine_key: config.engine_key,
+        decisions: Arc::default(),
         stats: config.stats.clone(),
         timeouts: settings.timeouts,
         settings,
     };
     spec.show_config();
+    let decisions = Arc::clone(&spec.decisions);
     let template = WorkerTemplate {
         published: Arc::clone(&published),
         settings: ProxySettings {
@@ -103,6 +106,8 @@ pub fn build(config: Config, records: Option<RecordSink>) -> anyhow::Result<App>
             metrics: metrics.process(),
             drain: drain.clone(),
             log_requests: config.stats.log_requests,
+            decisions: Arc::clone(&decisions),
+            stale_after: stale_after(config.stats.scrape_every),
             records,
         },
         bounds: config.bounds,

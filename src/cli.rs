@@ -2,8 +2,10 @@
 //! plus our own. Every flag may also be given as `PILOTFISH_<FLAG>`.
 
 mod engine;
+mod explain;
 mod ignored;
 mod proxy;
+mod simulate;
 
 use std::path::PathBuf;
 
@@ -12,8 +14,10 @@ use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use crate::telemetry::LogFormat;
 pub use engine::EngineArgs;
+pub use explain::ExplainArgs;
 pub use ignored::{Ignored, REFUSED, WITHOUT_EFFECT};
 pub use proxy::{Launch, ProxyArgs};
+pub use simulate::SimulateArgs;
 
 /// The inference sidecar: picks the best engine for every OpenAI-compatible
 /// request and streams the answer through.
@@ -64,6 +68,10 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// What each policy does to a trace of requests, in simulated time.
+    Simulate(SimulateArgs),
+    /// Who would get a request under a configuration file, and why.
+    Explain(ExplainArgs),
     /// Check a dynamic configuration file: exit 0, or all that is wrong with it.
     Validate {
         /// The file; YAML unless its name ends in .json.

@@ -3,8 +3,10 @@
 //! Whoever reads flags or files fills these structs; whoever acts reads them.
 //! This module imports nothing of ours.
 
+pub mod attribute;
 pub mod difference;
 pub mod dynamic;
+pub mod policies;
 pub mod problem;
 pub mod resolve;
 pub mod validate;
@@ -20,8 +22,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::HeaderName;
-
+pub use policies::Routing;
 pub use units::{Seconds, duration};
 pub use url::{EngineUrl, UrlError};
 
@@ -102,7 +103,7 @@ impl Default for Settings {
         Self {
             engines: Vec::new(),
             aliases: BTreeMap::new(),
-            routing: Routing::RoundRobin,
+            routing: Routing::default(),
             limits: Limits::default(),
             timeouts: Timeouts::default(),
             stream_error_events: true,
@@ -172,28 +173,6 @@ impl Default for Traits {
             metadata: serde_json::Value::Null,
         }
     }
-}
-
-/// How an engine is chosen.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Routing {
-    /// Each engine of a candidate set in its turn.
-    RoundRobin,
-    /// The same engine for the same session.
-    Session {
-        /// The field of the head, or the top-level key of the body, that
-        /// carries the session's id.
-        key: SessionKey,
-    },
-}
-
-/// The name under which requests carry their session's id.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SessionKey {
-    /// As a field of the head.
-    pub field: HeaderName,
-    /// As a key of the body: the same text, in its own case.
-    pub key: Arc<str>,
 }
 
 /// Bounds on what one request may hold.

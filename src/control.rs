@@ -24,6 +24,7 @@ use tokio::sync::{Notify, mpsc};
 use crate::api::host::Host;
 use crate::api::{Ask, Health, Query, attributes, compatible, exposition, models, summary};
 use crate::config::{DynamicSource, Settings, StatsSettings, Timeouts};
+use crate::decisions::DecisionLog;
 use crate::discovery::listed;
 use crate::discovery::models::Cards;
 use crate::fleet::attributes::Freshness;
@@ -62,6 +63,8 @@ pub struct ControlSpec {
     pub is_discovered: Arc<AtomicBool>,
     /// Statistics.
     pub stats: StatsSettings,
+    /// Decisions that are to be explained.
+    pub decisions: Arc<DecisionLog>,
     /// A bearer token for engines.
     pub engine_key: Option<String>,
     /// Deadlines of its own connections.
@@ -111,11 +114,11 @@ struct Control {
     is_discovered: Arc<AtomicBool>,
     stats: StatsSettings,
     engine_key: Option<String>,
+    decisions: Arc<DecisionLog>,
     cards: RefCell<Cards>,
     windows: RefCell<Windows>,
     host: RefCell<Host>,
     pool: Rc<Pool>,
-    started: Instant,
     /// Engines have come that nobody has asked yet.
     newcomers: Notify,
 }
@@ -136,10 +139,10 @@ impl Control {
             windows: RefCell::new(Windows::new(spec.stats.window)),
             stats: spec.stats,
             engine_key: spec.engine_key,
+            decisions: spec.decisions,
             cards: RefCell::default(),
             host: RefCell::default(),
             pool,
-            started: Instant::now(),
             newcomers: Notify::new(),
         }
     }
@@ -214,7 +217,7 @@ impl Control {
     /// Reads the engines' own metrics.
     async fn scrape(&self) {
         let every = self.stats.scrape_every;
-        let mut scraper = Scraper::new(self.started);
+        let mut scraper = Scraper::default();
         loop {
             let begun = Instant::now();
             let engines = self.engines();
@@ -232,10 +235,8 @@ impl Control {
 
     /// By when attributes are told fresh from stale.
     fn freshness(&self) -> Freshness {
-        Freshness {
-            now: self.started.elapsed(),
-            stale_after: stale_after(self.stats.scrape_every),
-        }
+        let now = self.published.load().epoch.elapsed();
+        Freshness::new(now, stale_after(self.stats.scrape_every))
     }
 
     /// Logs a table of the engines.

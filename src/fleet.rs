@@ -10,127 +10,32 @@
 //! `Arc<Engine>`, never the snapshot.
 
 pub mod attributes;
+mod candidates;
 pub mod engine;
+pub mod health;
+pub mod latency;
+pub mod layout;
 pub mod load;
-mod ring;
+pub mod reading;
+pub mod ring;
 pub mod stats;
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 
+use crate::config::Settings;
 pub use crate::config::{EngineUrl, UrlError};
-use crate::config::{Routing, Settings};
 use crate::metrics::{ModelMetrics, ModelRegistry};
-use crate::policy::Policy;
+use crate::policy::Policies;
+pub use candidates::{Candidate, CandidateSet};
+use candidates::{Layouts, Member};
 pub use engine::{Engine, EngineSpec};
-use ring::Ring;
-use stats::Served;
 
 /// Models that are remembered when no engine serves them any more.
 const MOST_GONE: usize = 1000;
-
-/// One engine as the traffic of one model sees it.
-#[derive(Debug, Clone)]
-pub struct Candidate {
-    /// The engine, with its live state.
-    pub engine: Arc<Engine>,
-    /// What discovery says of it now.
-    pub spec: Arc<EngineSpec>,
-    /// What it did for this model.
-    pub served: Arc<Served>,
-}
-
-/// Engines among which one choice is made, sorted by URL, as the reference
-/// router takes them.
-#[derive(Debug)]
-pub struct CandidateSet {
-    list: Vec<Candidate>,
-    /// Round-robin's position, shared by the workers, and by the sets of one
-    /// model that follow each other.
-    pub cursor: Arc<AtomicUsize>,
-    ring: Option<Arc<Ring>>,
-}
-
-impl CandidateSet {
-    /// The engines.
-    #[must_use]
-    pub fn list(&self) -> &[Candidate] {
-        &self.list
-    }
-
-    /// The candidates in the order in which they own `key`; some come more than
-    /// once. Empty when the policy in force needs no ring.
-    pub fn owners(&self, key: &str) -> impl Iterator<Item = &Candidate> {
-        let owners = self.ring.as_deref().map(|ring| ring.owners(key));
-        owners.into_iter().flatten().map(|at| &self.list[at])
-    }
-
-    fn urls(&self) -> impl Iterator<Item = &str> {
-        self.list.iter().map(|one| one.engine.url.text())
-    }
-
-    fn keys(&self) -> Vec<u64> {
-        self.list.iter().map(|one| one.engine.key).collect()
-    }
-
-    /// The set of `engines` that follows `old`, as the model of that name has it.
-    fn follow(
-        model: &Arc<str>,
-        old: Option<&Self>,
-        mut engines: Vec<Member>,
-        rings: &mut Rings,
-    ) -> Self {
-        engines.sort_by(|(a, _), (b, _)| a.url.text().cmp(b.url.text()));
-        let list = engines.into_iter().map(|(engine, spec)| Candidate {
-            served: engine.served(model),
-            engine,
-            spec,
-        });
-        let mut set = Self {
-            list: list.collect(),
-            cursor: old.map_or_else(Arc::default, |old| Arc::clone(&old.cursor)),
-            ring: None,
-        };
-        set.ring = rings.of(&set);
-        set
-    }
-}
-
-/// The rings of one snapshot: one for each set of engines, however many models
-/// have it, and the last snapshot's where that set is the same.
-struct Rings {
-    is_needed: bool,
-    known: HashMap<Vec<u64>, Arc<Ring>>,
-}
-
-impl Rings {
-    fn new(policy: Policy, old: &Snapshot) -> Self {
-        let sets = old.models.values().chain([&old.all]);
-        let known = sets.filter_map(|model| {
-            let ring = model.candidates.ring.as_ref()?;
-            Some((model.candidates.keys(), Arc::clone(ring)))
-        });
-        Self {
-            is_needed: policy == Policy::Session,
-            known: known.collect(),
-        }
-    }
-
-    fn of(&mut self, set: &CandidateSet) -> Option<Arc<Ring>> {
-        if !self.is_needed {
-            return None;
-        }
-        let ring = self.known.entry(set.keys());
-        let ring = ring.or_insert_with(|| Arc::new(Ring::new(set.urls())));
-        Some(Arc::clone(ring))
-    }
-}
-
-/// An engine, and what is said of it.
-type Member = (Arc<Engine>, Arc<EngineSpec>);
 
 /// One model: who serves it, and where its traffic is counted.
 #[derive(Debug)]
@@ -156,8 +61,10 @@ impl Model {
 pub struct Snapshot {
     /// Counts the published snapshots, from 1.
     pub generation: u64,
+    /// When the fleet's clock began.
+    pub epoch: Instant,
     /// How an engine is chosen.
-    pub policy: Policy,
+    pub policies: Policies,
     /// Limits, deadlines, names.
     pub settings: Arc<Settings>,
     /// Every engine, for requests that name no model.
@@ -167,6 +74,12 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
+    /// That moment on the fleet's clock.
+    #[must_use]
+    pub fn clock(&self, moment: Instant) -> Duration {
+        moment.saturating_duration_since(self.epoch)
+    }
+
     /// The model of that name or alias, unless no engine has ever served it.
     #[must_use]
     pub fn model(&self, name: &str) -> Option<&Arc<Model>> {
@@ -216,16 +129,17 @@ impl Fleet {
     #[must_use]
     pub fn new(mut registry: ModelRegistry) -> Self {
         let settings = Arc::new(Settings::default());
-        let policy = policy(&settings.routing);
         let empty = Snapshot {
             generation: 0,
-            policy,
+            epoch: Instant::now(),
+            policies: Policies::new(&settings.routing, None),
             all: Arc::new(Model {
                 name: Arc::from(""),
                 candidates: CandidateSet {
                     list: Vec::new(),
                     cursor: Arc::default(),
-                    ring: None,
+                    busy: Arc::default(),
+                    layout: Arc::default(),
                 },
                 metrics: registry.handles(ModelRegistry::UNKNOWN),
             }),
@@ -257,12 +171,13 @@ impl Fleet {
         let surviving: HashMap<&str, &Arc<Engine>> = (old.all.candidates.list().iter())
             .map(|known| (known.engine.url.text(), &known.engine))
             .collect();
+        let now = old.epoch.elapsed();
         let mut members: Vec<Member> = Vec::with_capacity(specs.len());
         for spec in specs {
             let engine = surviving.get(spec.url.text()).map_or_else(
                 || {
                     self.next_key += 1;
-                    Arc::new(Engine::new(spec.url.clone(), self.next_key))
+                    Arc::new(Engine::new(spec.url.clone(), self.next_key, old.epoch, now))
                 },
                 |engine| Arc::clone(engine),
             );
@@ -286,24 +201,25 @@ impl Fleet {
             .filter(|name| !serving.contains_key(*name));
         let gone: Vec<Arc<str>> = gone.take(MOST_GONE).map(Arc::clone).collect();
         serving.extend(gone.into_iter().map(|name| (name, Vec::new())));
-        let policy = policy(&settings.routing);
-        let mut rings = Rings::new(policy, old);
+        let mut layouts = Layouts::new(&settings.routing, old);
         let nameless = &old.all.name;
-        let all = CandidateSet::follow(nameless, Some(&old.all.candidates), members, &mut rings);
+        let all = CandidateSet::follow(nameless, Some(&old.all.candidates), members, &mut layouts);
         let models = serving.into_iter().map(|(name, members)| {
             let before = old.models.get(&name).map(|model| &model.candidates);
             let model = Model {
                 metrics: self.registry.handles(&name),
-                candidates: CandidateSet::follow(&name, before, members, &mut rings),
+                candidates: CandidateSet::follow(&name, before, members, &mut layouts),
                 name: Arc::clone(&name),
             };
             (name, Arc::new(model))
         });
+        let models = models.collect();
         let snapshot = Snapshot {
             generation: old.generation + 1,
-            policy,
+            epoch: old.epoch,
+            policies: Policies::new(&settings.routing, Some(&old.policies)),
+            models,
             settings,
-            models: models.collect(),
             all: Arc::new(Model {
                 name: Arc::from(""),
                 candidates: all,
@@ -311,13 +227,6 @@ impl Fleet {
             }),
         };
         self.published.store(Arc::new(snapshot));
-    }
-}
-
-fn policy(routing: &Routing) -> Policy {
-    match routing {
-        Routing::RoundRobin => Policy::RoundRobin,
-        Routing::Session { .. } => Policy::Session,
     }
 }
 
@@ -346,6 +255,9 @@ mod tests {
     use super::testing::{fleet, spec};
     use super::*;
     use std::sync::atomic::Ordering::Relaxed;
+
+    use crate::config::Routing;
+    use crate::config::policies::{Affinity, Placement, PolicyKind, PolicySpec};
 
     #[test]
     fn survivors_keep_their_engine_and_leavers_leave_the_model_known() {
@@ -377,7 +289,9 @@ mod tests {
             spec("http://a:1", &["m"]),
         ]);
         let after = set(&fleet);
-        let urls: Vec<&str> = after.candidates.urls().collect();
+        let urls: Vec<&str> = (after.candidates.list().iter())
+            .map(|one| one.engine.url.text())
+            .collect();
         assert_eq!(urls, ["http://0:1", "http://a:1", "http://b:1"]);
         assert_eq!(after.candidates.cursor.load(Relaxed), 7);
         let served = |model: &Model, at: usize| Arc::clone(&model.candidates.list()[at].served);
@@ -426,12 +340,15 @@ mod tests {
     #[test]
     fn models_of_the_same_engines_share_a_ring() {
         let mut fleet = fleet();
-        let key = crate::config::SessionKey {
-            field: http::HeaderName::from_static("x"),
-            key: Arc::from("x"),
-        };
+        let kind = PolicyKind::Session(Affinity {
+            keys: Vec::new(),
+            placement: Placement::Ring,
+        });
         let settings = Arc::new(Settings {
-            routing: Routing::Session { key },
+            routing: Routing {
+                policy: PolicySpec::plain("session", kind),
+                ..Routing::default()
+            },
             ..Settings::default()
         });
         let specs = || {
@@ -446,6 +363,7 @@ mod tests {
                 .model(model)
                 .unwrap()
                 .candidates
+                .layout
                 .ring
                 .clone()
                 .unwrap()

@@ -6,6 +6,7 @@
 pub mod app;
 pub mod cli;
 pub mod config;
+pub mod decisions;
 pub mod discovery;
 pub mod fleet;
 pub mod policy;
@@ -21,7 +22,9 @@ pub mod worker;
 
 pub mod bench;
 pub mod demo;
+pub mod explain;
 pub mod sim;
+pub mod simulate;
 
 pub mod drain;
 pub mod metrics;

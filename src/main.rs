@@ -9,7 +9,7 @@ use pilotfish::cli::{Cli, Command, EngineArgs, Launch, ProxyArgs};
 use pilotfish::config::problem::Problems;
 use pilotfish::config::{dynamic, resolve, validate};
 use pilotfish::sim::SimEngine;
-use pilotfish::{app, bench, demo, telemetry};
+use pilotfish::{app, bench, demo, explain, telemetry};
 
 #[cfg(feature = "count-allocations")]
 #[global_allocator]
@@ -51,6 +51,8 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
             std::io::stdout().write_all(report.as_bytes())?;
             Ok(())
         }
+        Some(Command::Simulate(args)) => args.run(),
+        Some(Command::Explain(args)) => explain::run(args),
         Some(Command::Validate { file }) => check(file),
         Some(Command::Schema) => {
             let schema = serde_json::to_string_pretty(&dynamic::schema())?;

@@ -1,44 +1,158 @@
 //! Who gets the request: a closed set of policies, each the same three steps,
 //! filter → score → pick.
 //!
-//! Pure: no I/O, no clock, no logging, no allocation. Adding a policy is one
-//! file in `policy/`, one arm here, one in `config`, one line in the benches.
+//! Pure: no I/O, no clock, no logging, no allocation; `now` and the random
+//! generator are passed in. Adding a policy is one file in `policy/`, one arm in
+//! `pick` and one in `explain`, its settings in `config/policies.rs`, and
+//! one line in the benches.
 
+pub mod explain;
+pub mod memory;
+pub mod qos;
+
+mod affinity;
+mod federation;
+mod least;
+mod least_load;
+mod prefix;
+mod rendezvous;
 mod round_robin;
-mod session;
+mod scored;
+mod sequential;
+mod view;
+mod weighted;
 
-use crate::fleet::{Candidate, CandidateSet, Engine};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
 
-/// How an engine is chosen among those that can serve a request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Policy {
-    /// Each engine in its turn.
-    RoundRobin,
-    /// The same engine for the same session.
-    Session,
+use fastrand::Rng;
+use serde::{Deserialize, Serialize};
+
+use crate::config::Routing;
+use crate::config::policies::{PolicyKind, PolicySpec, SlowStart};
+use crate::fleet::attributes::Freshness;
+use crate::fleet::layout::Capability;
+use crate::fleet::{CandidateSet, Engine};
+use memory::{Memory, Prefix};
+use qos::Qos;
+use sequential::Turns;
+use view::{Drawn, View};
+
+/// A policy in force, with what it remembers.
+#[derive(Debug)]
+pub struct Policy {
+    /// Its name, and what it does.
+    pub spec: PolicySpec,
+    /// Which engines have seen which prompts, where that matters.
+    pub memory: Option<Arc<Memory>>,
+    /// Whose turn it is of the models that requests allow.
+    pub turns: Arc<Turns>,
 }
 
-impl Policy {
-    /// The name that flags and metrics use.
+/// The policies in force.
+#[derive(Debug, Clone)]
+pub struct Policies {
+    /// For requests that name none.
+    pub default: Arc<Policy>,
+    /// Those that a request may name.
+    pub named: BTreeMap<String, Arc<Policy>>,
+}
+
+impl Policies {
+    /// The policies of `routing`; those that stay keep what they remember.
     #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::RoundRobin => "roundrobin",
-            Self::Session => "session",
+    pub fn new(routing: &Routing, old: Option<&Self>) -> Self {
+        let known: Vec<&Arc<Policy>> = old.map_or_else(Vec::new, |old| {
+            std::iter::once(&old.default)
+                .chain(old.named.values())
+                .collect()
+        });
+        let make = |spec: &PolicySpec| {
+            let before = known.iter().find(|known| known.spec.name == spec.name);
+            if let Some(same) = before.filter(|known| known.spec == *spec) {
+                return Arc::clone(same);
+            }
+            let memory = before.and_then(|known| known.memory.clone());
+            let reads_prompt = matches!(spec.kind.innermost(), PolicyKind::PrefixAware(_));
+            Arc::new(Policy {
+                spec: spec.clone(),
+                memory: reads_prompt.then(|| memory.unwrap_or_default()),
+                turns: before.map_or_else(Arc::default, |known| Arc::clone(&known.turns)),
+            })
+        };
+        let default = make(&routing.policy);
+        let named = routing.named.iter().map(|(name, spec)| {
+            let is_default = *spec == default.spec;
+            let policy = if is_default {
+                Arc::clone(&default)
+            } else {
+                make(spec)
+            };
+            (name.clone(), policy)
+        });
+        Self {
+            named: named.collect(),
+            default,
         }
     }
 }
 
 /// What a policy may know of the request.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Asked<'a> {
-    /// The session that it belongs to.
-    pub session: Option<&'a str>,
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Asked {
+    /// What it is placed by: its session, its user, ...
+    pub key: Option<String>,
+    /// Who has seen the beginning of its prompt.
+    pub prefix: Prefix,
+    /// Tokens of the prompt, by estimate.
+    pub prompt_tokens: u64,
+    /// Tokens of the answer at most.
+    pub max_tokens: Option<u64>,
+    /// What it needs of the engine.
+    pub qos: Qos,
+    /// What kind of work it is, when its path tells.
+    pub capability: Option<Capability>,
+}
+
+/// When a decision is made, and what follows from that.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Moment {
+    /// The time, on the fleet's clock.
+    pub now: Duration,
+    /// The greatest age of attributes that count.
+    pub stale_after: Duration,
+    /// How new engines begin.
+    pub slow_start: SlowStart,
+}
+
+impl Moment {
+    fn freshness(&self) -> Freshness {
+        Freshness::new(self.now, self.stale_after)
+    }
+}
+
+/// Why nobody was chosen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Refusal {
+    /// There are no candidates, or all were tried.
+    Nobody,
+    /// No engine does this kind of work.
+    NoCapacity,
+    /// All that could are set aside.
+    AllUnhealthy,
+    /// None that is up may see the prompt.
+    PrivacyViolation,
+    /// None that may is quick enough.
+    QosViolation,
+    /// None scores high enough.
+    LowScore,
 }
 
 /// Engines that one request has already tried, by [`Engine::key`]: a retry
 /// decides anew without them.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Tried {
     keys: [u64; Self::MOST],
     count: usize,
@@ -70,16 +184,63 @@ impl Tried {
     }
 }
 
-/// Chooses an engine of `candidates` that is not in `tried`.
-#[must_use]
-pub fn decide<'a>(
-    policy: Policy,
-    candidates: &'a CandidateSet,
-    asked: Asked<'_>,
-    tried: &Tried,
-) -> Option<&'a Candidate> {
-    match policy {
-        Policy::RoundRobin => round_robin::pick(candidates, tried),
-        Policy::Session => session::pick(candidates, asked, tried),
+/// One question: among whom, for what, without whom, when.
+#[derive(Debug, Clone, Copy)]
+pub struct Question<'a> {
+    /// Among these.
+    pub set: &'a CandidateSet,
+    /// For this request.
+    pub asked: &'a Asked,
+    /// Without these.
+    pub tried: &'a Tried,
+    /// At this moment.
+    pub moment: Moment,
+}
+
+/// Chooses an engine; tells its position in the set.
+///
+/// Engines that are set aside, or that have no weight, are chosen only when
+/// there are no others; those that were tried, never.
+///
+/// # Errors
+/// Why there is none.
+pub fn decide(kind: &PolicyKind, question: &Question<'_>, rng: &mut Rng) -> Result<usize, Refusal> {
+    decide_noting(kind, question, rng, &Drawn::default())
+}
+
+/// The same, and what was drawn at random.
+fn decide_noting(
+    kind: &PolicyKind,
+    question: &Question<'_>,
+    rng: &mut Rng,
+    drawn: &Drawn,
+) -> Result<usize, Refusal> {
+    let view = View::new(question, drawn);
+    match kind {
+        PolicyKind::Sequential(then) => decide_noting(then, question, rng, drawn),
+        PolicyKind::Federation(of) => federation::pick(of, &view, rng),
+        _ => pick(kind, &view, rng)
+            .or_else(|| pick(kind, &view.lenient(), rng))
+            .ok_or(Refusal::Nobody),
     }
 }
+
+/// One policy's choice among those that are open to it.
+fn pick(kind: &PolicyKind, view: &View<'_>, rng: &mut Rng) -> Option<usize> {
+    match kind {
+        PolicyKind::RoundRobin => round_robin::pick(view),
+        PolicyKind::Random => view.draw(rng),
+        PolicyKind::Weighted => weighted::pick(view, rng),
+        PolicyKind::LeastConnections => least::connections(view, rng),
+        PolicyKind::LeastLatency => least::latency(view, rng),
+        PolicyKind::LeastLoad => least_load::pick(view, rng),
+        PolicyKind::Session(of) | PolicyKind::ConsistentHash(of) => affinity::pick(of, view, rng),
+        PolicyKind::PrefixAware(of) => prefix::pick(*of, view, rng),
+        PolicyKind::Scored(of) => scored::pick(of, view, rng),
+        // These two never stand within another.
+        PolicyKind::Federation(_) | PolicyKind::Sequential(_) => view.draw(rng),
+    }
+}
+
+#[cfg(test)]
+mod tests;

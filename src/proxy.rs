@@ -3,45 +3,59 @@
 //! facts → model → decide → send → relay. Bytes forwarded are bytes received:
 //! only `headers` alters a head, and a body is never rebuilt.
 
+mod ask;
 pub mod attempt;
 pub mod body;
+pub mod budget;
+pub mod choose;
 pub mod error;
 pub mod facts;
+mod fingerprint;
 pub mod headers;
 pub mod meter;
+mod models;
 mod multipart;
+pub mod offline;
+mod own;
 pub mod peek;
 mod splice;
+mod upload;
 mod usage;
+mod wishes;
 
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use arc_swap::{ArcSwap, Cache};
 use bytes::Bytes;
-use http::header::{ALLOW, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use fastrand::Rng;
+use http::header::{CONNECTION, CONTENT_TYPE, HeaderValue};
 use http::request::Parts;
 use http::{Method, Request, Response, Version};
-use http_body::Body;
 use hyper::body::Incoming;
 
-use crate::config::Routing;
+use crate::decisions::DecisionLog;
 use crate::downstream::{Handled, Serving};
 use crate::drain::{DrainPhase, DrainWatch};
 use crate::fleet::engine::Outcome;
 use crate::fleet::{Candidate, Model, Snapshot};
 use crate::metrics::ProcessMetrics;
-use crate::policy::Asked;
-use crate::upstream::{AnswerHead, Pool, Streaming, Upload};
+use crate::policy::memory::Fingerprint;
+use crate::policy::{Asked, Policy};
+use crate::upstream::{AnswerHead, Pool};
 use attempt::{Answer, Sending};
 use body::{ObservedBody, Relay, RelayParts};
+use choose::Choosing;
 use error::ProxyError;
-use facts::{Budget, Peeked, Peeking, Written};
-use headers::{Outgoing, Pinned, RequestFraming};
+use facts::{Budget, Peeked, Peeking};
+use headers::{Outgoing, Pinned};
 use meter::{Meter, RecordSink};
-use splice::splice;
+pub use own::own;
+use own::own_error;
+use splice::rename;
+use wishes::Wishes;
 
 /// Methods longer than this are no methods that anyone uses.
 const MAX_METHOD: usize = 32;
@@ -52,6 +66,7 @@ pub struct Proxy {
     snapshot: RefCell<Cache<Arc<ArcSwap<Snapshot>>, Arc<Snapshot>>>,
     settings: ProxySettings,
     pool: Rc<Pool>,
+    rng: RefCell<Rng>,
 }
 
 /// What all workers' proxies share.
@@ -67,6 +82,10 @@ pub struct ProxySettings {
     pub log_requests: bool,
     /// Where ended requests are told of.
     pub records: Option<RecordSink>,
+    /// Where decisions that are to be explained are kept.
+    pub decisions: Arc<DecisionLog>,
+    /// The greatest age of what engines told that counts.
+    pub stale_after: Duration,
 }
 
 /// The answer to every request.
@@ -84,6 +103,7 @@ impl Proxy {
             snapshot: RefCell::new(Cache::new(published)),
             settings,
             pool,
+            rng: RefCell::new(Rng::new()),
         })
     }
 
@@ -106,11 +126,14 @@ impl Proxy {
             pinned,
             id: &id,
             began,
+            told: RefCell::default(),
         };
         let mut response = match exchange.run(body, serving).await {
             Ok(response) => response,
             Err((serving, error)) => own_error(&error, serving),
         };
+        exchange.tell(&mut response);
+        drop(exchange);
         response.headers_mut().insert(headers::REQUEST_ID, id);
         if self.settings.drain.phase() != DrainPhase::Run && head.version < Version::HTTP_2 {
             let close = HeaderValue::from_static("close");
@@ -128,44 +151,72 @@ struct Exchange<'a> {
     pinned: Pinned,
     id: &'a HeaderValue,
     began: Instant,
+    told: RefCell<Option<Told>>,
+}
+
+/// A request that is ready to be sent.
+struct Prepared<'a> {
+    policy: &'a Arc<Policy>,
+    model: &'a Arc<Model>,
+    pinned: Option<&'a Candidate>,
+    asked: Asked,
+    prints: Vec<Fingerprint>,
+    is_explained: bool,
+    peeked: Peeked,
+}
+
+/// Who was chosen, for a client that asked.
+struct Told {
+    /// `None`: nobody was asked, the request named its engine.
+    policy: Option<Arc<Policy>>,
+    decision: Option<u64>,
+    engine: Option<String>,
 }
 
 type Failed = (Serving, ProxyError);
 
 impl Exchange<'_> {
     async fn run(&self, body: Incoming, serving: Serving) -> Result<ProxyResponse, Failed> {
-        let mut peeked = match self.peek(body, &serving).await {
-            Ok(peeked) => peeked,
+        let prepared = self.prepare(body, &serving).await;
+        let prepared = match prepared {
+            Ok(prepared) => prepared,
             Err(error) => return Err((serving, self.counted(error))),
         };
-        let model = match self.model(&peeked) {
-            Ok(model) => Arc::clone(model),
-            Err(error) => return Err((serving, self.counted(error))),
-        };
-        let pinned = match self.pinned() {
-            Ok(pinned) => pinned,
-            Err(error) => return Err((serving, self.counted(error))),
-        };
+        let Prepared {
+            policy,
+            model,
+            pinned,
+            asked,
+            prints,
+            is_explained,
+            peeked,
+        } = prepared;
         let settings = &self.proxy.settings;
+        let model = Arc::clone(model);
         let mut meter = Meter::begin(Arc::clone(&model), self.began, settings.records.clone());
-        let upgrade = headers::asks_upgrade(self.head);
-        rename(&mut peeked, &model.name);
-        let session = peeked.facts.session.take();
-        let (upload, framing, share) = self.upload(peeked, &meter);
+        let limits = &self.snapshot.settings.limits;
+        let (upload, framing, share) = upload::of(self.head, peeked, limits, &meter);
         let sending = Sending {
             pool: &self.proxy.pool,
-            policy: self.snapshot.policy,
-            asked: Asked {
-                session: session.as_deref(),
+            choosing: Choosing {
+                snapshot: self.snapshot,
+                policy,
+                model: &model,
+                asked: &asked,
+                prints: &prints,
+                pinned,
+                rng: &self.proxy.rng,
+                stale_after: settings.stale_after,
+                log: (is_explained || self.is_sampled()).then_some(&*settings.decisions),
+                request_id: self.id.to_str().unwrap_or_default(),
+                recorded: std::cell::Cell::new(None),
             },
-            pinned,
-            model: &model,
             outgoing: Outgoing {
                 head: self.head,
                 request_id: self.id,
                 peer: serving.peer(),
                 framing,
-                upgrade,
+                upgrade: headers::asks_upgrade(self.head),
             },
             deadline: serving.deadline(),
             timeouts: &self.snapshot.settings.timeouts,
@@ -173,6 +224,14 @@ impl Exchange<'_> {
             logged_since: settings.log_requests.then_some(self.began),
         };
         let sent = sending.send(upload, &mut meter).await;
+        if is_explained {
+            let engine = sent.as_ref().ok().map(|answer| answer.slot.engine());
+            *self.told.borrow_mut() = Some(Told {
+                policy: pinned.is_none().then(|| Arc::clone(policy)),
+                decision: sending.choosing.recorded.get(),
+                engine: engine.map(|engine| engine.url.text().to_owned()),
+            });
+        }
         drop(share);
         match sent {
             Ok(answer) => Ok(self.relay(answer, meter, serving)),
@@ -183,7 +242,41 @@ impl Exchange<'_> {
         }
     }
 
-    async fn peek(&self, body: Incoming, serving: &Serving) -> Result<Peeked, ProxyError> {
+    /// Reads what the request asks, and as much of its body as that takes.
+    async fn prepare(&self, body: Incoming, serving: &Serving) -> Result<Prepared<'_>, ProxyError> {
+        let snapshot = self.snapshot;
+        let wishes = Wishes::of(&self.head.headers, &snapshot.settings.routing.allow)?;
+        let policy = ask::policy(snapshot, &wishes)?;
+        let mut peeked = self.peek(body, serving, policy).await?;
+        let model = models::choose(snapshot, policy, &wishes, &peeked)?;
+        let pinned = models::pinned(snapshot, &self.pinned, &wishes, model)?;
+        let from = (&wishes, serving.peer());
+        // The body may have taken its time.
+        let clock = || snapshot.clock(Instant::now());
+        let (asked, prints) = ask::asked(policy, self.head, from, (&mut peeked, model), clock);
+        rename(&mut peeked, &model.name);
+        Ok(Prepared {
+            policy,
+            model,
+            pinned,
+            asked,
+            prints,
+            is_explained: wishes.explain,
+            peeked,
+        })
+    }
+
+    fn is_sampled(&self) -> bool {
+        let share = self.snapshot.settings.routing.decision_sample;
+        share > 0.0 && self.proxy.rng.borrow_mut().f64() < share
+    }
+
+    async fn peek(
+        &self,
+        body: Incoming,
+        serving: &Serving,
+        policy: &Policy,
+    ) -> Result<Peeked, ProxyError> {
         let method = &self.head.method;
         if matches!(*method, Method::CONNECT | Method::TRACE) || method.as_str().len() > MAX_METHOD
         {
@@ -196,79 +289,29 @@ impl Exchange<'_> {
             budget: &self.proxy.settings.budget,
             deadline: serving.deadline(),
             idle: settings.timeouts.client_body_idle,
-            session_key: match &settings.routing {
-                Routing::Session { key } => Some(key),
-                Routing::RoundRobin => None,
-            },
+            wanted: ask::wanted(&policy.spec.kind),
         };
         facts::peek(self.head, body, peeking).await
     }
 
-    /// The model that the request is for; all engines when it names none.
-    fn model(&self, peeked: &Peeked) -> Result<&Arc<Model>, ProxyError> {
-        if peeked.out_of_reach {
-            let only = self.snapshot.only_model();
-            return only.ok_or(ProxyError::BodyTooLarge(
-                self.snapshot.settings.limits.max_peek_bytes,
-            ));
-        }
-        match &peeked.facts.model {
-            None => Ok(&self.snapshot.all),
-            Some(name) => {
-                let known = self.snapshot.model(name);
-                known.ok_or_else(|| ProxyError::ModelNotFound(name.clone()))
-            }
-        }
-    }
-
-    /// The engine that the request itself names.
-    fn pinned(&self) -> Result<Option<&Candidate>, ProxyError> {
-        match &self.pinned {
-            Pinned::No => Ok(None),
-            Pinned::Unnamed => Err(ProxyError::NoEngineId),
-            Pinned::To(id) => {
-                let mut all = self.snapshot.all.candidates.list().iter();
-                let named = all.find(|one| one.engine.url.text() == id);
-                let found = named.ok_or_else(|| ProxyError::EngineNotFound(id.clone()));
-                found.map(Some)
-            }
-        }
-    }
-
-    fn upload(&self, peeked: Peeked, meter: &Meter) -> (Upload, RequestFraming, facts::Share) {
-        let held = peeked.held_bytes as u64;
-        let declared = peeked
-            .rest
-            .as_ref()
-            .and_then(|rest| rest.size_hint().exact());
-        let framing = match (&peeked.rest, declared) {
-            (Some(_), Some(left)) => RequestFraming::Length(held + left),
-            (Some(_), None) => RequestFraming::Chunked,
-            (None, _) if held > 0 => RequestFraming::Length(held),
-            // A method that may have a body says that it has none.
-            (None, _) if self.head.headers.contains_key(CONTENT_LENGTH) => {
-                RequestFraming::Length(0)
-            }
-            (None, _) if self.head.method == Method::POST => RequestFraming::Length(0),
-            (None, _) => RequestFraming::None,
+    /// Says who was chosen, if the client asked.
+    fn tell(&self, response: &mut ProxyResponse) {
+        let Some(told) = self.told.borrow_mut().take() else {
+            return;
         };
-        meter.uploaded(held + declared.unwrap_or(0));
-        let limits = &self.snapshot.settings.limits;
-        let upload = match peeked.rest {
-            None => Upload::new(
-                peeked.held,
-                peeked.held_bytes <= limits.max_replay_bytes,
-                None,
+        let decision = told.decision.map(|id| id.to_string());
+        for (name, value) in [
+            ("x-pilotfish-engine", told.engine.as_deref()),
+            (
+                "x-pilotfish-policy",
+                told.policy.as_ref().map(|policy| &*policy.spec.name),
             ),
-            Some(rest) => {
-                let mut streaming = Streaming::new(rest, framing == RequestFraming::Chunked);
-                for piece in peeked.held {
-                    streaming.hold(piece);
-                }
-                Upload::new(Vec::new(), false, Some(streaming))
+            ("x-pilotfish-decision", decision.as_deref()),
+        ] {
+            if let Some(value) = value.and_then(|value| HeaderValue::try_from(value).ok()) {
+                response.headers_mut().insert(name, value);
             }
-        };
-        (upload, framing, peeked.share)
+        }
     }
 
     /// Makes an engine's answer the client's.
@@ -320,24 +363,6 @@ impl Exchange<'_> {
     }
 }
 
-/// Puts the model's own name where the request has an alias of it.
-fn rename(peeked: &mut Peeked, model: &str) {
-    let Some(asked) = &peeked.facts.model else {
-        return;
-    };
-    if asked == model {
-        return;
-    }
-    if let Some((at, written)) = peeked.model_at.take() {
-        let name = match written {
-            Written::Json => serde_json::Value::from(model).to_string(),
-            Written::Plain => model.to_owned(),
-        };
-        splice(&mut peeked.held, at, Bytes::from(name));
-        peeked.held_bytes = peeked.held.iter().map(Bytes::len).sum();
-    }
-}
-
 fn is_event_stream(head: &AnswerHead) -> bool {
     let content_type = head.headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes);
     content_type.is_some_and(|value| {
@@ -346,28 +371,6 @@ fn is_event_stream(head: &AnswerHead) -> bool {
             .get(..name.len())
             .is_some_and(|start| start.eq_ignore_ascii_case(name))
     })
-}
-
-/// An answer of our own with these bytes.
-#[must_use]
-pub fn own(data: Bytes, serving: Serving) -> ProxyResponse {
-    Response::new(ObservedBody::Own { data, serving })
-}
-
-/// An error of our own.
-fn own_error(error: &ProxyError, serving: Serving) -> ProxyResponse {
-    let mut response = own(Bytes::from(error.body()), serving);
-    *response.status_mut() = error.status();
-    let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    if let Some(seconds) = error.retry_after() {
-        headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
-    }
-    if matches!(error, ProxyError::Method(_)) {
-        let allow = HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
-        headers.insert(ALLOW, allow);
-    }
-    response
 }
 
 #[cfg(test)]

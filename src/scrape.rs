@@ -39,28 +39,16 @@ pub fn stale_after(interval: Duration) -> Duration {
 }
 
 /// Reads engines' pages; the control thread's own.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Scraper {
     wanted: Wanted,
     /// Each engine's last page, by its key, for what counters did since.
     last: HashMap<u64, (Reading, Instant)>,
-    /// Ages are counted from here.
-    epoch: Instant,
 }
 
 type Fetched = (Arc<Engine>, Result<Vec<u8>, FetchError>);
 
 impl Scraper {
-    /// A scraper that has read nothing; ages are counted from `epoch`.
-    #[must_use]
-    pub fn new(epoch: Instant) -> Self {
-        Self {
-            wanted: Wanted::default(),
-            last: HashMap::new(),
-            epoch,
-        }
-    }
-
     /// Reads every engine once, spread over a part of `interval`.
     pub async fn round(
         &mut self,
@@ -122,9 +110,7 @@ impl Scraper {
         let before = self.last.get(&engine.key);
         let before = before.map(|(reading, at)| (reading, now.duration_since(*at)));
         let values = reading.values(before, unix);
-        engine
-            .attributes
-            .set(&values, now.duration_since(self.epoch));
+        engine.told(&values, engine.clock(now));
         self.last.insert(engine.key, (reading, now));
     }
 }

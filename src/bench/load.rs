@@ -33,7 +33,12 @@ pub(super) struct Measured {
 impl Load {
     pub(super) fn new(url: &str) -> anyhow::Result<Self> {
         Ok(Self {
-            target: Arc::new(Engine::new(EngineUrl::parse(url)?, 1)),
+            target: Arc::new(Engine::new(
+                EngineUrl::parse(url)?,
+                1,
+                std::time::Instant::now(),
+                Duration::ZERO,
+            )),
             pool: Pool::new(1024, Duration::from_secs(60), Duration::from_secs(5)),
         })
     }

@@ -46,7 +46,7 @@ const PROBES: &str =
 const PREFILL: &str = "prefill and decode are not told apart; leave them to the engines";
 
 /// Accepted, each with a warning.
-pub const WITHOUT_EFFECT: [Ignored; 30] = [
+pub const WITHOUT_EFFECT: [Ignored; 29] = [
     switch("static-backend-health-checks", PROBES),
     value("static-backend-health-check-interval", PROBES),
     value("static-backend-health-check-timeout-seconds", PROBES),
@@ -68,10 +68,6 @@ pub const WITHOUT_EFFECT: [Ignored; 30] = [
     value("lmcache-health-check-interval", LMCACHE),
     value("lmcache-worker-timeout", LMCACHE),
     value("kv-aware-threshold", LMCACHE),
-    value(
-        "prefix-min-match-length",
-        "prompts' prefixes are not looked at",
-    ),
     value("prefill-model-labels", PREFILL),
     value("decode-model-labels", PREFILL),
     value(

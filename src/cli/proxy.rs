@@ -104,13 +104,18 @@ pub struct DiscoveryArgs {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Routing Logic")]
 pub struct RoutingArgs {
-    /// roundrobin, session, or a policy named in the file. Required, here or in
-    /// the file.
+    /// roundrobin, session, consistenthash, weighted, leastconnections,
+    /// leastlatency, leastload, prefixaware, random, scored, federation,
+    /// sequential, or a policy named in the file. Required, here or in the file.
     #[arg(long, value_name = "POLICY")]
     pub routing_logic: Option<String>,
     /// For session: the header, or key of the body, with the session's id.
     #[arg(long, value_name = "NAME")]
     pub session_key: Option<String>,
+    /// For prefixaware: shorter common beginnings, in bytes of the prompt, do not
+    /// count.
+    #[arg(long, value_name = "BYTES")]
+    pub prefix_min_match_length: Option<u32>,
 }
 
 /// What is watched.
@@ -244,6 +249,7 @@ impl ProxyArgs {
             k8s_label_selector: from.k8s_label_selector.clone(),
             routing_logic: routing.routing_logic.clone(),
             session_key: routing.session_key.clone(),
+            prefix_min_match_length: routing.prefix_min_match_length,
             limits: Some(LimitsEntry {
                 max_peek_bytes: bounds.max_peek_bytes,
                 max_replay_bytes: bounds.max_replay_bytes,

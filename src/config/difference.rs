@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::policies::KeySource;
 use super::{ListedEngine, Routing, Settings};
 
 /// `engines +1 -0 ~2, routing_logic roundrobin → session`; empty when nothing
@@ -35,14 +36,7 @@ pub fn words(old: &Settings, new: &Settings) -> String {
         };
         words.push(format!("engines +{added} -{removed}{changed}"));
     }
-    if old.routing != new.routing {
-        let name = |routing: &Routing| match routing {
-            Routing::RoundRobin => "roundrobin".to_owned(),
-            Routing::Session { key } => format!("session ({})", key.key),
-        };
-        let (from, to) = (name(&old.routing), name(&new.routing));
-        words.push(format!("routing_logic {from} → {to}"));
-    }
+    policies(&mut words, &old.routing, &new.routing);
     if old.aliases != new.aliases {
         let (from, to) = (old.aliases.len(), new.aliases.len());
         words.push(format!("aliases changed ({from} → {to})"));
@@ -60,6 +54,38 @@ pub fn words(old: &Settings, new: &Settings) -> String {
         }
     }
     words.join(", ")
+}
+
+/// Who gets a request, and what it may ask for.
+fn policies(words: &mut Vec<String>, old: &Routing, new: &Routing) {
+    let name = |routing: &Routing| {
+        let name = &routing.policy.name;
+        match routing.policy.kind.keys() {
+            [KeySource::Header(field), ..] => format!("{name} ({field})"),
+            _ => name.to_string(),
+        }
+    };
+    let (from, to) = (name(old), name(new));
+    if from != to {
+        words.push(format!("routing_logic {from} → {to}"));
+    }
+    let is_same_name = old.policy.name == new.policy.name;
+    for (is_other, what) in [
+        (
+            old.named != new.named || (is_same_name && from == to && old.policy != new.policy),
+            "policies changed",
+        ),
+        (old.slow_start != new.slow_start, "slow_start changed"),
+        (old.allow != new.allow, "request_headers changed"),
+        (
+            old.decision_sample.to_bits() != new.decision_sample.to_bits(),
+            "decision_sample changed",
+        ),
+    ] {
+        if is_other {
+            words.push(what.to_owned());
+        }
+    }
 }
 
 #[cfg(test)]

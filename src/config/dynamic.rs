@@ -4,6 +4,8 @@
 //! The JSON Schema is made from these types, so every field says here what it
 //! is. A key that is missing leaves the flag, or the default, in force.
 
+mod policies;
+
 use std::collections::BTreeMap;
 
 use schemars::JsonSchema;
@@ -11,6 +13,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::Seconds;
+pub use policies::{
+    DirectionEntry, GoalEntry, PickerEntry, PlacementEntry, PolicyEntry, RequestHeader,
+    RequestHeadersEntry, SlowStartEntry,
+};
 
 /// What the dynamic file may hold. Every key is optional; `service_discovery`
 /// and `routing_logic` must be set here or by a flag.
@@ -21,7 +27,7 @@ pub struct DynamicFile {
     /// Where engines come from: `static`.
     #[schemars(extend("enum" = ["static", null]))]
     pub service_discovery: Option<String>,
-    /// How an engine is chosen: `roundrobin`, `session`, or a name of `policies`.
+    /// How an engine is chosen: a built-in policy, or a name of `policies`.
     pub routing_logic: Option<String>,
     /// Engine URLs, separated by commas. Not together with `engines`.
     pub static_backends: Option<String>,
@@ -55,6 +61,11 @@ pub struct DynamicFile {
     /// For `session`: the header, or top-level key of the body, that carries
     /// the session's id.
     pub session_key: Option<String>,
+    /// For `prefixaware`: shorter common beginnings, in bytes of the prompt, do
+    /// not count.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "u32")]
+    pub prefix_min_match_length: Option<u32>,
     /// Refused: code is not loaded.
     pub callbacks: Option<String>,
 
@@ -71,6 +82,18 @@ pub struct DynamicFile {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "BTreeMap<String, PolicyEntry>")]
     pub policies: Option<BTreeMap<String, PolicyEntry>>,
+    /// How a new or recovered engine begins, in policies that look at load.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "SlowStartEntry")]
+    pub slow_start: Option<SlowStartEntry>,
+    /// What requests may ask for in fields of their head.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "RequestHeadersEntry")]
+    pub request_headers: Option<RequestHeadersEntry>,
+    /// Share of decisions that are recorded though nobody asked (default 0).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "f64", range(min = 0.0, max = 1.0))]
+    pub decision_sample: Option<f64>,
     /// Bounds on what one request may hold.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "LimitsEntry")]
@@ -171,18 +194,6 @@ pub struct Cost {
     /// Of a million generated tokens.
     #[schemars(range(min = 0.0))]
     pub output_per_mtok: f64,
-}
-
-/// A named policy.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct PolicyEntry {
-    /// `roundrobin` or `session`.
-    #[serde(rename = "type")]
-    pub kind: String,
-    /// For `session`: instead of the `session_key` at the top.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub session_key: Option<String>,
 }
 
 /// Bounds on what one request may hold.

@@ -4,20 +4,17 @@
 //! is told at once.
 
 mod engines;
+mod policies;
+mod requests;
+mod unused;
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Duration;
 
-use http::HeaderName;
 use serde_json::Value;
 
 use super::dynamic::DynamicFile;
-use super::problem::{Problem, nearest};
-use super::{Limits, Routing, Seconds, SessionKey, Settings, Timeouts};
-
-/// The policies that can be named.
-const POLICIES: [&str; 2] = ["roundrobin", "session"];
+use super::problem::Problem;
+use super::{Limits, Seconds, Settings, Timeouts};
 
 /// A deadline below this would end every request; none can be switched off.
 const SHORTEST: Duration = Duration::from_millis(10);
@@ -92,11 +89,14 @@ pub fn resolve(keys: &DynamicFile) -> Result<Resolved, Vec<Problem>> {
         None => resolving.flat(keys),
     };
     resolving.alias_targets(&aliases, &engines);
+    if let Some(routing) = &routing {
+        resolving.unknown_columns(&routing.columns, &engines);
+    }
     resolving.bounds(keys);
     let settings = Settings {
         engines,
         aliases,
-        routing: routing.unwrap_or(Routing::RoundRobin),
+        routing: routing.unwrap_or_default(),
         limits: limits(keys),
         timeouts: timeouts(keys),
         stream_error_events: keys.stream_error_events.unwrap_or(true),
@@ -121,6 +121,8 @@ pub fn resolve(keys: &DynamicFile) -> Result<Resolved, Vec<Problem>> {
 struct Resolving {
     problems: Vec<Problem>,
     warnings: Vec<String>,
+    /// Keys of metadata that goals look at.
+    columns: Vec<String>,
 }
 
 impl Resolving {
@@ -226,78 +228,6 @@ impl Resolving {
                 let message = format!("expected {least} to {MOST_BYTES}");
                 self.wrong(format!("limits.{name}"), message);
             }
-        }
-    }
-
-    fn routing(&mut self, keys: &DynamicFile) -> Option<Routing> {
-        let Some(name) = keys.routing_logic.as_deref() else {
-            let hint = "roundrobin, session, or a name of `policies`";
-            self.missing("routing_logic", "--routing-logic", hint);
-            return None;
-        };
-        let mut chosen = None;
-        for (named, entry) in keys.policies.iter().flatten() {
-            let path = format!("policies.{named}");
-            if POLICIES.contains(&named.as_str()) {
-                self.wrong(&path, "is the name of a policy of our own; choose another");
-            }
-            let key = entry.session_key.as_ref().or(keys.session_key.as_ref());
-            let routing = self.policy(&format!("{path}.type"), &entry.kind, key);
-            if named == name {
-                chosen = Some(routing);
-            }
-        }
-        match chosen {
-            Some(routing) => routing,
-            None if POLICIES.contains(&name) => {
-                self.policy("routing_logic", name, keys.session_key.as_ref())
-            }
-            None => {
-                let named = keys.policies.iter().flat_map(BTreeMap::keys);
-                let known: Vec<&str> = named.map(String::as_str).chain(POLICIES).collect();
-                self.wrong("routing_logic", unknown_policy(name, &known));
-                None
-            }
-        }
-    }
-
-    fn policy(&mut self, path: &str, kind: &str, key: Option<&String>) -> Option<Routing> {
-        match (kind, key) {
-            ("roundrobin", _) => Some(Routing::RoundRobin),
-            ("session", Some(key)) => match HeaderName::try_from(key.as_str()) {
-                Ok(field) => {
-                    let key = Arc::from(key.as_str());
-                    let key = SessionKey { field, key };
-                    Some(Routing::Session { key })
-                }
-                Err(_) => {
-                    let message = format!("{key:?} cannot be the name of a header");
-                    self.wrong("session_key", message);
-                    None
-                }
-            },
-            ("session", None) => {
-                let hint = "the header that carries the session's id, such as x-user-id";
-                self.missing("session_key", "--session-key", hint);
-                None
-            }
-            (other, _) => {
-                self.wrong(path, unknown_policy(other, &POLICIES));
-                None
-            }
-        }
-    }
-}
-
-fn unknown_policy(name: &str, known: &[&str]) -> String {
-    match name {
-        "disaggregated_prefill" | "disaggregated_prefill_orchestrated" => format!(
-            "{name:?} is not supported: let the engines' own connector split prefill and decode"
-        ),
-        _ => {
-            let hint = nearest(name, known.iter().copied());
-            let hint = hint.map_or(String::new(), |near| format!("; did you mean {near:?}?"));
-            format!("{name:?} is unknown; known: {}{hint}", known.join(", "))
         }
     }
 }

@@ -11,7 +11,7 @@ use hyper::body::Incoming;
 use serde_json::Value;
 
 use super::Control;
-use crate::api::{Page, respond};
+use crate::api::{Page, decisions, respond};
 use crate::config::Timeouts;
 use crate::downstream::watch::{TICK, Watch};
 use crate::downstream::{self, Handled, Shared};
@@ -79,13 +79,45 @@ fn page(control: &Control, request: &Request<Incoming>) -> Page {
             &serde_json::json!({"level": telemetry::level()}),
         ),
         (&Method::PUT, "/debug/log-level") => set_level(request.uri().query().unwrap_or_default()),
-        (_, "/config" | "/debug/log-level") => error(
+        (&Method::GET | &Method::HEAD, path) if path.starts_with("/debug/decisions") => {
+            decisions(control, path, request.uri().query().unwrap_or_default())
+        }
+        (_, "/config" | "/debug/log-level" | "/debug/decisions") => error(
             StatusCode::METHOD_NOT_ALLOWED,
             "This method is not allowed here.",
         ),
         _ => error(
             StatusCode::NOT_FOUND,
-            "Here are GET /config, GET /debug/log-level and PUT /debug/log-level?level=LEVEL.",
+            "Here are GET /config, GET /debug/decisions?last=N, GET /debug/decisions/ID, \
+             GET /debug/log-level and PUT /debug/log-level?level=LEVEL.",
+        ),
+    }
+}
+
+/// Decisions that a page shows when it is not told how many.
+const USUAL: usize = 20;
+
+/// One decision, or the last few, the newest first.
+fn decisions(control: &Control, path: &str, query: &str) -> Page {
+    let rest = path.strip_prefix("/debug/decisions").unwrap_or_default();
+    if rest.is_empty() {
+        let last = query.split('&').find_map(|pair| pair.strip_prefix("last="));
+        let count = match last.map(str::parse::<usize>) {
+            None => USUAL,
+            Some(Ok(count)) => count,
+            Some(Err(_)) => return error(StatusCode::BAD_REQUEST, "Give ?last=NUMBER."),
+        };
+        let records = control.decisions.newest(count);
+        let pages = records.iter().map(|record| decisions::record(record));
+        return json(StatusCode::OK, &pages.collect());
+    }
+    let id = rest.strip_prefix('/').and_then(|id| id.parse().ok());
+    match id.and_then(|id| control.decisions.get(id)) {
+        Some(record) => json(StatusCode::OK, &decisions::record(&record)),
+        None => error(
+            StatusCode::NOT_FOUND,
+            "There is no such decision. The last ones are kept that were sampled, or asked for \
+             by x-pilotfish-explain: 1; /debug/decisions lists them.",
         ),
     }
 }

@@ -182,7 +182,7 @@ impl Control {
             "problems": reloads.failure.as_ref().map(|failure| {
                 failure.list.iter().map(ToString::to_string).collect::<Vec<_>>()
             }),
-            "policy": self.published.load().policy.name(),
+            "policy": &*self.published.load().policies.default.spec.name,
             "engines": settings.engines.len(),
             "aliases": settings.aliases,
         })

@@ -6,70 +6,39 @@
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-/// A live attribute.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Live {
-    /// Sequences being generated.
-    RequestsRunning,
-    /// Sequences that wait for a place.
-    RequestsWaiting,
-    /// Of the memory for keys and values, 0 to 1.
-    KvCacheUsage,
-    /// Prompt tokens found in the prefix cache, of those looked up, 0 to 1.
-    PrefixCacheHitRate,
-    /// Prompt tokens found in the prefix cache since the engine's start.
-    PrefixCacheHits,
-    /// Prompt tokens looked up there.
-    PrefixCacheQueries,
-    /// Tokens generated a second.
-    TokensPerSecond,
-    /// Prompt tokens taken a second.
-    PromptTokensPerSecond,
-    /// Milliseconds to the first token.
-    TtftMs,
-    /// Milliseconds between two tokens.
-    ItlMs,
-    /// Milliseconds that whole requests took.
-    E2eLatencyMs,
-    /// Hours since the engine's process began.
-    UptimeHours,
-}
-
-impl Live {
-    /// All of them, with the names by which they are known.
-    pub const ALL: [(Self, &'static str); 12] = [
-        (Self::RequestsRunning, "requests_running"),
-        (Self::RequestsWaiting, "requests_waiting"),
-        (Self::KvCacheUsage, "kv_cache_usage"),
-        (Self::PrefixCacheHitRate, "prefix_cache_hit_rate"),
-        (Self::PrefixCacheHits, "prefix_cache_hits"),
-        (Self::PrefixCacheQueries, "prefix_cache_queries"),
-        (Self::TokensPerSecond, "tokens_per_second"),
-        (Self::PromptTokensPerSecond, "prompt_tokens_per_second"),
-        (Self::TtftMs, "ttft_ms"),
-        (Self::ItlMs, "itl_ms"),
-        (Self::E2eLatencyMs, "e2e_latency_ms"),
-        (Self::UptimeHours, "uptime_hours"),
-    ];
-}
+pub use crate::config::attribute::Live;
 
 /// By when attributes are told fresh from stale.
 #[derive(Debug, Clone, Copy)]
 pub struct Freshness {
-    /// The time, on the process's own clock.
+    /// The time, on the fleet's clock.
     pub now: Duration,
-    /// The greatest age of what is fresh.
-    pub stale_after: Duration,
+    /// Milliseconds of the fleet's clock: what was scraped before is stale.
+    from_ms: u64,
+}
+
+impl Freshness {
+    /// What is at most that old is fresh.
+    #[must_use]
+    pub fn new(now: Duration, stale_after: Duration) -> Self {
+        let from = now.saturating_sub(stale_after).as_millis();
+        Self {
+            now,
+            // 0 is never.
+            from_ms: u64::try_from(from).unwrap_or(u64::MAX).max(1),
+        }
+    }
 }
 
 /// One engine's live attributes.
 #[derive(Debug)]
+#[repr(C)]
 pub struct Attributes {
-    /// The bits of an `f64` each; NaN: not known.
-    values: [AtomicU64; Live::ALL.len()],
     /// When they were scraped, in milliseconds of the process's own clock; 0:
     /// never.
     at_ms: AtomicU64,
+    /// The bits of an `f64` each; NaN: not known.
+    values: [AtomicU64; Live::ALL.len()],
     /// Scrapes that brought nothing.
     pub failures: AtomicU64,
 }
@@ -85,11 +54,31 @@ impl Default for Attributes {
 }
 
 impl Attributes {
-    /// Takes in what was scraped at that time of the process's own clock.
-    pub fn set(&self, values: &[Option<f64>; Live::ALL.len()], at: Duration) {
+    /// Those that were read before.
+    #[must_use]
+    pub fn from_read(values: &[Option<f64>; Live::ALL.len()], at_ms: u64) -> Self {
+        let attributes = Self::default();
+        attributes.store(values);
+        attributes.at_ms.store(at_ms, Relaxed);
+        attributes
+    }
+
+    /// All of them, and when they were scraped.
+    #[must_use]
+    pub fn read(&self) -> ([Option<f64>; Live::ALL.len()], u64) {
+        let values = Live::ALL.map(|(attribute, _)| self.get(attribute));
+        (values, self.at_ms.load(Relaxed))
+    }
+
+    fn store(&self, values: &[Option<f64>; Live::ALL.len()]) {
         for (slot, value) in self.values.iter().zip(values) {
             slot.store(value.unwrap_or(f64::NAN).to_bits(), Relaxed);
         }
+    }
+
+    /// Takes in what was scraped at that time of the process's own clock.
+    pub fn set(&self, values: &[Option<f64>; Live::ALL.len()], at: Duration) {
+        self.store(values);
         let millis = u64::try_from(at.as_millis()).unwrap_or(u64::MAX);
         self.at_ms.store(millis.max(1), Relaxed);
     }
@@ -101,11 +90,16 @@ impl Attributes {
         (at > 0).then(|| now.saturating_sub(Duration::from_millis(at)))
     }
 
+    /// Whether they are no older than that.
+    #[must_use]
+    pub fn is_fresh(&self, by: Freshness) -> bool {
+        self.at_ms.load(Relaxed) >= by.from_ms
+    }
+
     /// The value, if it is known and no older than that.
     #[must_use]
     pub fn fresh(&self, attribute: Live, by: Freshness) -> Option<f64> {
-        let is_fresh = self.age(by.now).is_some_and(|age| age <= by.stale_after);
-        is_fresh.then(|| self.get(attribute)).flatten()
+        self.is_fresh(by).then(|| self.get(attribute)).flatten()
     }
 
     /// The value, if it is known, however old.
@@ -134,10 +128,7 @@ mod tests {
         assert_eq!(attributes.get(Live::ItlMs), None);
         assert_eq!(attributes.age(second * 3), Some(second * 2));
         let fresh = |age| {
-            let by = Freshness {
-                now: second * 3,
-                stale_after: second * age,
-            };
+            let by = Freshness::new(second * 3, second * age);
             attributes.fresh(Live::TtftMs, by)
         };
         assert_eq!((fresh(2), fresh(1)), (Some(5.0), None));

@@ -7,8 +7,13 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
-use super::attributes::Attributes;
+use super::attributes::{Attributes, Live};
+use super::health::Health;
+use super::latency::Latency;
+use super::reading::Reading;
+use super::ring::hash;
 use super::stats::Served;
 use crate::config::{EngineUrl, Traits};
 
@@ -64,26 +69,42 @@ impl Outcome {
 
 /// One engine with its live state, which outlives every change of what is
 /// said of it: that is in the snapshot's candidates.
+///
+/// What decisions read of every candidate stands first, in one cache line.
 #[derive(Debug)]
+#[repr(C, align(64))]
 pub struct Engine {
-    /// Where it listens; also its identity.
-    pub url: EngineUrl,
     /// Unique for the life of the process; pools are keyed by it.
     pub key: u64,
-    /// When it was first seen, Unix seconds.
-    pub created: u64,
     /// Requests picked and not ended.
     pub in_flight: AtomicU32,
     /// Of these, those whose answer has begun to come.
     pub answering: AtomicU32,
+    /// Tokens of these requests that are still to be taken or generated, by
+    /// estimate ([`super::load::Expected`]).
+    pub outstanding: AtomicU64,
+    /// The bits of an `f64`.
+    foreign: AtomicU64,
+    /// How long it takes to a first token.
+    pub latency: Latency,
+    /// Whether it is to be left alone.
+    pub health: Health,
+    /// What it tells of itself.
+    pub attributes: Attributes,
+    /// Where it listens; also its identity.
+    pub url: EngineUrl,
+    /// Of the URL: the same in every process.
+    pub hash: u64,
+    /// When the fleet's clock began.
+    pub epoch: Instant,
+    /// When it was first seen, Unix seconds.
+    pub created: u64,
     /// TCP connections made.
     pub connects: AtomicU64,
     /// Requests sent on a connection that had served one before.
     pub reuses: AtomicU64,
     /// Connections that the engine had closed just as they were reused.
     pub stale: AtomicU64,
-    /// What it tells of itself.
-    pub attributes: Attributes,
     outcomes: [AtomicU64; Outcome::ALL.len()],
     /// What it did for each model, kept when it no longer serves it: counters
     /// must not fall when it comes back. Touched by the control thread alone.
@@ -94,25 +115,83 @@ impl Engine {
     /// Models that one engine keeps an account of.
     const MOST_SERVED: usize = 1000;
 
-    /// An engine that has seen no traffic.
+    /// An engine that comes at `now` of the fleet's clock, which began at `epoch`.
     #[must_use]
-    pub fn new(url: EngineUrl, key: u64) -> Self {
+    pub fn new(url: EngineUrl, key: u64, epoch: Instant, now: Duration) -> Self {
         let created = std::time::SystemTime::now()
             .duration_since(std::time::UNIX_EPOCH)
             .map_or(0, |since| since.as_secs());
         Self {
+            hash: hash(url.text().as_bytes()),
             url,
             key,
+            epoch,
             created,
             in_flight: AtomicU32::new(0),
             answering: AtomicU32::new(0),
+            outstanding: AtomicU64::new(0),
+            foreign: AtomicU64::new(0),
+            latency: Latency::default(),
+            health: Health::new(now),
+            attributes: Attributes::default(),
             connects: AtomicU64::new(0),
             reuses: AtomicU64::new(0),
             stale: AtomicU64::new(0),
-            attributes: Attributes::default(),
             outcomes: Default::default(),
             served: Mutex::default(),
         }
+    }
+
+    /// One that is like this one was when `reading` was taken, and stays so.
+    #[must_use]
+    pub fn frozen(&self, reading: &Reading) -> Self {
+        Self {
+            key: self.key,
+            in_flight: AtomicU32::new(reading.in_flight),
+            answering: AtomicU32::new(0),
+            outstanding: AtomicU64::new(reading.outstanding_tokens),
+            foreign: AtomicU64::new(reading.foreign_requests.to_bits()),
+            latency: Latency::from_bits(reading.latency_bits),
+            health: Health::from_parts(reading.health),
+            attributes: Attributes::from_read(&reading.attributes, reading.scraped_at_ms),
+            url: self.url.clone(),
+            hash: self.hash,
+            epoch: self.epoch,
+            created: self.created,
+            connects: AtomicU64::new(0),
+            reuses: AtomicU64::new(0),
+            stale: AtomicU64::new(0),
+            outcomes: Default::default(),
+            served: Mutex::default(),
+        }
+    }
+
+    /// That moment on the fleet's clock.
+    #[must_use]
+    pub fn clock(&self, moment: Instant) -> Duration {
+        moment.saturating_duration_since(self.epoch)
+    }
+
+    /// Takes in what its own metrics said at that time of the fleet's clock.
+    pub fn told(&self, values: &[Option<f64>; Live::ALL.len()], at: Duration) {
+        self.attributes.set(values, at);
+        let value = |attribute: Live| {
+            let value = values[attribute as usize].filter(|value| value.is_finite());
+            value.unwrap_or(0.0)
+        };
+        let all = value(Live::RequestsRunning) + value(Live::RequestsWaiting);
+        self.set_foreign_requests((all - f64::from(self.in_flight.load(Relaxed))).max(0.0));
+    }
+
+    /// Requests that it had from others when its metrics were last read.
+    #[must_use]
+    pub fn foreign_requests(&self) -> f64 {
+        f64::from_bits(self.foreign.load(Relaxed))
+    }
+
+    /// Sets them.
+    pub fn set_foreign_requests(&self, requests: f64) {
+        self.foreign.store(requests.to_bits(), Relaxed);
     }
 
     /// The account of its work for `model`, made on first use.

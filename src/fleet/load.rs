@@ -10,7 +10,50 @@ use std::time::Instant;
 
 use super::Candidate;
 use super::engine::{Engine, Outcome};
+use super::latency::PENALTY;
 use super::stats::Served;
+
+/// A prompt token is so much less work than a generated one.
+const PROMPT_SHARE: u32 = 4;
+/// No prompt is thought to be longer, in tokens: what a client says of its
+/// body's length, and pictures in it, are no tokens.
+const LONGEST_PROMPT: u64 = 262_144;
+/// Tokens that an answer has when nothing is known of it.
+const USUAL_OUTPUT: u32 = 256;
+
+/// What a request is thought to cost.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Expected {
+    /// Its prompt, in tokens that are generated in the same time.
+    pub prompt: u32,
+    /// Tokens of its answer.
+    pub output: u32,
+}
+
+impl Expected {
+    /// A request for `candidate` with so many prompt tokens, that allows so many
+    /// at most for its answer.
+    #[must_use]
+    pub fn of(candidate: &Candidate, prompt_tokens: u64, max_tokens: Option<u64>) -> Self {
+        let usual = candidate.served.mean_output().unwrap_or(USUAL_OUTPUT);
+        let most = max_tokens.map_or(u32::MAX, |most| u32::try_from(most).unwrap_or(u32::MAX));
+        Self {
+            prompt: Self::prompt_of(prompt_tokens),
+            output: usual.min(most),
+        }
+    }
+
+    /// What so many prompt tokens cost.
+    #[must_use]
+    pub fn prompt_of(tokens: u64) -> u32 {
+        let tokens = tokens.min(LONGEST_PROMPT);
+        u32::try_from(tokens / u64::from(PROMPT_SHARE)).unwrap_or(u32::MAX)
+    }
+
+    fn all(self) -> u64 {
+        u64::from(self.prompt) + u64::from(self.output)
+    }
+}
 
 /// One request that an engine has been picked for.
 #[derive(Debug)]
@@ -18,6 +61,8 @@ pub struct InFlight {
     engine: Arc<Engine>,
     served: Arc<Served>,
     since: Instant,
+    /// What is still to be done.
+    left: Expected,
     is_answering: bool,
     outcome: Outcome,
 }
@@ -25,14 +70,16 @@ pub struct InFlight {
 impl InFlight {
     /// Counts a request for `candidate` from now until it is dropped.
     #[must_use]
-    pub fn take(candidate: &Candidate, now: Instant) -> Self {
+    pub fn take(candidate: &Candidate, expected: Expected, now: Instant) -> Self {
         let (engine, served) = (Arc::clone(&candidate.engine), Arc::clone(&candidate.served));
         engine.in_flight.fetch_add(1, Relaxed);
+        engine.outstanding.fetch_add(expected.all(), Relaxed);
         served.pick();
         Self {
             engine,
             served,
             since: now,
+            left: expected,
             is_answering: false,
             outcome: Outcome::ClientGone,
         }
@@ -44,12 +91,19 @@ impl InFlight {
         &self.engine
     }
 
-    /// The answer has begun to come.
-    pub fn answering(&mut self) {
+    /// So many tokens of the answer have come.
+    pub fn delivered(&mut self, tokens: u32, now: Instant) {
+        let done = tokens.min(self.left.output);
+        self.left.output -= done;
+        let mut done = u64::from(done);
         if !self.is_answering {
             self.is_answering = true;
             self.engine.answering.fetch_add(1, Relaxed);
+            let took = now.saturating_duration_since(self.since);
+            self.engine.latency.observe(took, self.engine.clock(now));
+            done += u64::from(std::mem::take(&mut self.left.prompt));
         }
+        self.engine.outstanding.fetch_sub(done, Relaxed);
     }
 
     /// Ends the request with this outcome.
@@ -71,8 +125,16 @@ impl Drop for InFlight {
             self.engine.answering.fetch_sub(1, Relaxed);
         }
         self.engine.in_flight.fetch_sub(1, Relaxed);
+        self.engine.outstanding.fetch_sub(self.left.all(), Relaxed);
         self.engine.count(self.outcome);
-        self.served.end(self.outcome, self.since.elapsed());
+        let took = self.since.elapsed();
+        let now = self.engine.clock(self.since + took);
+        self.engine.health.observe(self.outcome, now);
+        if !matches!(self.outcome, Outcome::Success | Outcome::ClientGone) {
+            // A failure that came quickly must not look like a quick engine.
+            self.engine.latency.observe(took.max(PENALTY), now);
+        }
+        self.served.end(self.outcome, took);
     }
 }
 
@@ -88,16 +150,29 @@ mod tests {
         let snapshot = fleet.published().load_full();
         let candidate = &snapshot.model("m").unwrap().candidates.list()[0];
         let engine = &candidate.engine;
-        let mut first = InFlight::take(candidate, Instant::now());
-        let second = InFlight::take(candidate, Instant::now());
-        first.answering();
-        first.answering();
+        let now = Instant::now();
+        let expected = Expected {
+            prompt: 10,
+            output: 3,
+        };
+        let mut first = InFlight::take(candidate, expected, now);
+        let second = InFlight::take(candidate, expected, now);
+        assert_eq!(engine.outstanding.load(Relaxed), 26);
+        first.delivered(1, now);
+        assert_eq!(engine.outstanding.load(Relaxed), 15);
+        first.delivered(1000, now);
+        assert_eq!(engine.outstanding.load(Relaxed), 13);
         assert_eq!(engine.in_flight.load(Relaxed), 2);
         assert_eq!(engine.answering.load(Relaxed), 1);
         first.settle(Outcome::Failure);
         drop(second);
         assert_eq!(engine.in_flight.load(Relaxed), 0);
         assert_eq!(engine.answering.load(Relaxed), 0);
+        assert_eq!(engine.outstanding.load(Relaxed), 0);
+        assert!(
+            engine.latency.get(engine.clock(now)).unwrap() >= 4.9,
+            "a penalty"
+        );
         assert_eq!(engine.ended(Outcome::Failure), 1);
         assert_eq!(engine.ended(Outcome::ClientGone), 1);
         assert_eq!(engine.ended(Outcome::Success), 0);

@@ -97,6 +97,14 @@ impl Served {
         self.outcomes[outcome as usize].load(Relaxed)
     }
 
+    /// Tokens of an answer, the mean of all so far.
+    #[must_use]
+    pub fn mean_output(&self) -> Option<u32> {
+        let answers = self.outcomes[Outcome::Success as usize].load(Relaxed);
+        let mean = self.output_tokens.load(Relaxed).checked_div(answers)?;
+        u32::try_from(mean).ok().filter(|mean| *mean > 0)
+    }
+
     /// How long requests took, with the reference's name for how they ended.
     #[must_use]
     pub fn latencies(&self) -> [(&'static str, &Latencies); 2] {

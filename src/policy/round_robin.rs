@@ -1,67 +1,63 @@
-//! Round-robin: one shared counter for each candidate set, so that counts
-//! differ by at most one while the set is unchanged.
+//! Each in its turn: one shared counter for each candidate set, so that counts
+//! differ by at most one while the set is unchanged; by weight, when weights
+//! differ, smoothly.
 
 use std::sync::atomic::Ordering::Relaxed;
 
-use super::Tried;
-use crate::fleet::{Candidate, CandidateSet};
+use super::explain::Verdict;
+use super::view::View;
 
-/// The next engine in turn that was not tried.
-pub(super) fn pick<'a>(candidates: &'a CandidateSet, tried: &Tried) -> Option<&'a Candidate> {
-    let list = candidates.list();
-    if list.is_empty() {
+/// Turns of engines that are not open which are passed on before all are
+/// looked at.
+const SKIPS: usize = 64;
+
+/// The next engine in turn.
+///
+/// A turn that falls to an engine that is not open goes to whoever's turn is
+/// next, so that no neighbour gets the share of two.
+pub(super) fn pick(view: &View<'_>) -> Option<usize> {
+    let length = length(view);
+    if length == 0 {
         return None;
     }
-    let turn = candidates.cursor.fetch_add(1, Relaxed) % list.len();
-    let (before, from) = list.split_at(turn);
-    (from.iter().chain(before)).find(|one| !tried.contains(&one.engine))
+    for _ in 0..length.min(SKIPS) {
+        let turn = view.set.cursor.fetch_add(1, Relaxed) % length;
+        let at = whose(view, turn);
+        if view.is_open(at) {
+            return Some(at);
+        }
+    }
+    let from = view.set.cursor.fetch_add(1, Relaxed) % length;
+    let mut turns = (from..length).chain(0..from).map(|turn| whose(view, turn));
+    turns.find(|at| view.is_open(*at))
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::fleet::Fleet;
-    use crate::fleet::testing::{fleet, spec};
-    use crate::policy::{Asked, Policy, decide};
-
-    fn fleet_of(count: usize) -> Fleet {
-        let mut fleet = fleet();
-        let specs = (0..count).map(|n| spec(&format!("http://e{n}:1"), &["m"]));
-        fleet.reconcile(specs.collect());
-        fleet
+/// Turns of one round.
+fn length(view: &View<'_>) -> usize {
+    let turns = &view.set.layout.turns;
+    if turns.is_empty() || !view.is_strict() {
+        view.len()
+    } else {
+        turns.len()
     }
+}
 
-    fn next<'a>(set: &'a CandidateSet, tried: &Tried) -> Option<&'a Candidate> {
-        decide(Policy::RoundRobin, set, Asked::default(), tried)
+fn whose(view: &View<'_>, turn: usize) -> usize {
+    let turns = &view.set.layout.turns;
+    if turns.is_empty() || !view.is_strict() {
+        view.at(turn)
+    } else {
+        turns[turn] as usize
     }
+}
 
-    #[test]
-    fn each_in_its_turn() {
-        let snapshot = fleet_of(3).published().load_full();
-        let set = &snapshot.model("m").unwrap().candidates;
-        let picks: Vec<&str> = (0..6)
-            .map(|_| next(set, &Tried::default()).unwrap())
-            .map(|one| one.engine.url.host())
-            .collect();
-        assert_eq!(picks, ["e0", "e1", "e2", "e0", "e1", "e2"]);
-    }
-
-    #[test]
-    fn tried_engines_are_left_out_until_none_is_left() {
-        let snapshot = fleet_of(2).published().load_full();
-        let set = &snapshot.all.candidates;
-        let mut tried = Tried::default();
-        let first = next(set, &tried).unwrap();
-        tried.add(&first.engine);
-        let second = next(set, &tried).unwrap();
-        assert_ne!(first.engine.key, second.engine.key);
-        tried.add(&second.engine);
-        assert!(next(set, &tried).is_none());
-    }
-
-    #[test]
-    fn no_engines_no_choice() {
-        let snapshot = fleet_of(0).published().load_full();
-        assert!(next(&snapshot.all.candidates, &Tried::default()).is_none());
-    }
+/// Ranked by how soon its turn comes.
+pub(super) fn judge(view: &View<'_>) -> Vec<Verdict> {
+    let length = length(view);
+    let now = view.set.cursor.load(Relaxed);
+    let turns = (0..length).map(|n| whose(view, (now + n) % length));
+    let soon = super::explain::places(view, turns);
+    super::explain::each(view, |at| {
+        Verdict::new(soon[at]).with("turns_until", soon[at])
+    })
 }

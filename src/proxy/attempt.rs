@@ -14,13 +14,14 @@ use std::time::{Duration, Instant};
 
 use crate::config::Timeouts;
 use crate::downstream::watch::Deadline;
+use crate::fleet::Engine;
 use crate::fleet::engine::Outcome;
 use crate::fleet::load::InFlight;
-use crate::fleet::{Candidate, Engine, Model};
 use crate::metrics::ProcessMetrics;
-use crate::policy::{Asked, Policy, Tried, decide};
+use crate::policy::{Refusal, Tried};
 use crate::upstream::{AnswerHead, Fault, Link, Pool, Reading, Upload};
 
+use super::choose::Choosing;
 use super::error::ProxyError;
 use super::headers::{self, Outgoing};
 use super::meter::Meter;
@@ -30,14 +31,8 @@ use super::meter::Meter;
 pub struct Sending<'a> {
     /// The worker's connections.
     pub pool: &'a Rc<Pool>,
-    /// How an engine is chosen.
-    pub policy: Policy,
-    /// What the policy may know.
-    pub asked: Asked<'a>,
-    /// Who must get it, whatever the policy.
-    pub pinned: Option<&'a Candidate>,
-    /// Among these.
-    pub model: &'a Model,
+    /// Who is to get it.
+    pub choosing: Choosing<'a>,
     /// The head to send.
     pub outgoing: Outgoing<'a>,
     /// The request's deadline.
@@ -72,18 +67,22 @@ impl Sending<'_> {
     /// When none does, or the client's body is at fault.
     pub async fn send(&self, mut upload: Upload, meter: &mut Meter) -> Result<Answer, ProxyError> {
         let mut tried = Tried::default();
-        let mut last = None;
+        let (mut last, mut refused) = (None, Refusal::Nobody);
         while !tried.exhausted() {
             let picked_at = Instant::now();
-            let Some(chosen) = self.choose(&tried) else {
-                break;
+            let chosen = match self.choosing.choose(&tried, picked_at) {
+                Ok(chosen) => chosen,
+                Err(refusal) => {
+                    refused = refusal;
+                    break;
+                }
             };
             let engine = &chosen.engine;
             if last.is_some() {
                 self.metrics.retries_unsent.increment(1);
             }
-            meter.chosen(chosen, self.policy.name());
-            let slot = InFlight::take(chosen, picked_at);
+            meter.chosen(chosen, self.choosing.policy.spec.kind.name());
+            let slot = self.choosing.take(chosen, picked_at);
             tried.add(engine);
             if let Some(began) = self.logged_since {
                 self.log_choice(engine, began);
@@ -119,18 +118,13 @@ impl Sending<'_> {
                 }
             }
         }
-        Err(match last {
-            Some(fault) => ProxyError::EngineFailed(fault.to_string()),
-            None if self.model.name.is_empty() => ProxyError::NoEngine,
-            None => ProxyError::ModelUnavailable(self.model.name.to_string()),
+        let name = &self.choosing.model.name;
+        Err(match (last, refused) {
+            (Some(fault), _) => ProxyError::EngineFailed(fault.to_string()),
+            (None, Refusal::Nobody) if name.is_empty() => ProxyError::NoEngine,
+            (None, Refusal::Nobody) => ProxyError::ModelUnavailable(name.to_string()),
+            (None, refusal) => ProxyError::Refused(refusal),
         })
-    }
-
-    fn choose(&self, tried: &Tried) -> Option<&Candidate> {
-        match self.pinned {
-            Some(pinned) => Some(pinned).filter(|one| !tried.contains(&one.engine)),
-            None => decide(self.policy, &self.model.candidates, self.asked, tried),
-        }
     }
 
     /// The line that scripts written for the reference router look for.
@@ -139,7 +133,7 @@ impl Sending<'_> {
         tracing::info!(
             "Routing request {} with session id {} to {} at {:.6}, process time = {:.4}",
             self.outgoing.request_id.to_str().unwrap_or_default(),
-            one_line(self.asked.session.unwrap_or("None")),
+            one_line(self.choosing.session().unwrap_or("None")),
             engine.url.text(),
             seconds(now.unwrap_or_default()),
             seconds(began.elapsed()),

@@ -149,9 +149,10 @@ impl Relay {
             }
             Poll::Pending => Poll::Pending,
             Poll::Ready(Some(Ok(data))) => {
-                self.meter.piece(&data, Instant::now());
+                let now = Instant::now();
+                self.meter.piece(&data, now);
                 if let Some(slot) = &mut self.slot {
-                    slot.answering();
+                    slot.delivered(1, now);
                 }
                 self.events.pass(&data);
                 self.serving.deadline().set(self.idle);

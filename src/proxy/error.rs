@@ -6,6 +6,7 @@
 use http::StatusCode;
 
 use super::peek::PeekFault;
+use crate::policy::Refusal;
 
 /// Why we, not an engine, answer a request with an error.
 #[derive(Debug, thiserror::Error)]
@@ -46,6 +47,31 @@ pub enum ProxyError {
     /// Known, but no engine serves it now.
     #[error("Model '{0}' is temporarily unavailable. Please try again later.")]
     ModelUnavailable(String),
+    /// A field `x-pilotfish-*` that makes no sense, or is not allowed.
+    #[error("Invalid header {name}: {message}.")]
+    Header {
+        /// The field.
+        name: String,
+        /// What is wrong with it.
+        message: String,
+    },
+    /// More models to choose from than are looked at.
+    #[error("Too many models: one request may list {0}.")]
+    TooManyModels(usize),
+    /// The engine that a request names serves another model.
+    #[error("Engine '{engine}' does not serve the model '{model}'.")]
+    EngineWithoutModel {
+        /// The engine's id.
+        engine: String,
+        /// The model asked for.
+        model: String,
+    },
+    /// The engine that a request names is set aside.
+    #[error("Engine '{0}' is temporarily unavailable. Please try again later.")]
+    EngineAside(String),
+    /// Nobody suits: why, and of how many.
+    #[error("No engine can take this request: {}.", refused(*.0))]
+    Refused(Refusal),
     /// A path that is for one engine, without its id.
     #[error("This is for one engine: give its id as ?id=. The ids are listed at /engines.")]
     NoEngineId,
@@ -132,6 +158,15 @@ impl ProxyError {
             Self::EngineNotFound(_) => {
                 Row::client(StatusCode::NOT_FOUND, "engine_not_found", Some("id"))
             }
+            Self::Header { .. } => Row::client(StatusCode::BAD_REQUEST, "invalid_header", None),
+            Self::TooManyModels(_) => Row::client(StatusCode::BAD_REQUEST, "invalid_value", model),
+            Self::EngineWithoutModel { .. } => {
+                Row::client(StatusCode::NOT_FOUND, "engine_not_found", model)
+            }
+            Self::EngineAside(_) => {
+                Row::server(StatusCode::SERVICE_UNAVAILABLE, "engine_unavailable", None)
+            }
+            Self::Refused(refusal) => Row::refused(*refusal),
             Self::OutOfMemory => Row::server(StatusCode::SERVICE_UNAVAILABLE, "overloaded", None),
             Self::ModelUnavailable(_) => {
                 Row::server(StatusCode::SERVICE_UNAVAILABLE, "model_unavailable", model)
@@ -145,7 +180,33 @@ impl ProxyError {
     }
 }
 
+/// A policy's refusal in words.
+fn refused(refusal: Refusal) -> &'static str {
+    match refusal {
+        Refusal::Nobody => "there is none",
+        Refusal::NoCapacity => "none of the model's engines does this kind of work",
+        Refusal::AllUnhealthy => "all that could are set aside after failures",
+        Refusal::PrivacyViolation => "none that is up is trusted with this level of privacy",
+        Refusal::QosViolation => "none that is up is as quick as x-pilotfish-qos asks",
+        Refusal::LowScore => "none that is up scores as high as the policy's min_score",
+    }
+}
+
 impl Row {
+    fn refused(refusal: Refusal) -> Self {
+        let unavailable = StatusCode::SERVICE_UNAVAILABLE;
+        match refusal {
+            Refusal::NoCapacity => Self::client(StatusCode::NOT_FOUND, "no_capacity", None),
+            Refusal::PrivacyViolation => {
+                Self::client(StatusCode::FORBIDDEN, "privacy_violation", None)
+            }
+            Refusal::Nobody => Self::server(unavailable, "no_available_engine", None),
+            Refusal::AllUnhealthy => Self::server(unavailable, "all_unhealthy", None),
+            Refusal::QosViolation => Self::server(unavailable, "qos_violation", None),
+            Refusal::LowScore => Self::server(unavailable, "score_too_low", None),
+        }
+    }
+
     fn client(status: StatusCode, code: &'static str, param: Option<&'static str>) -> Self {
         Self {
             status,
@@ -215,11 +276,61 @@ mod tests {
             (ProxyError::EngineFailed("x".into()), 502, "engine_error"),
             (ProxyError::EngineLate, 504, "engine_timeout"),
         ];
+        check(&cases);
+    }
+
+    #[test]
+    fn so_is_every_refusal_of_a_wish_or_a_policy() {
+        let cases = [
+            (
+                ProxyError::Header {
+                    name: "x-pilotfish-qos".into(),
+                    message: "?".into(),
+                },
+                400,
+                "invalid_header",
+            ),
+            (ProxyError::TooManyModels(64), 400, "invalid_value"),
+            (
+                ProxyError::EngineAside("x".into()),
+                503,
+                "engine_unavailable",
+            ),
+            (
+                ProxyError::EngineWithoutModel {
+                    engine: "x".into(),
+                    model: "m".into(),
+                },
+                404,
+                "engine_not_found",
+            ),
+            (ProxyError::Refused(Refusal::NoCapacity), 404, "no_capacity"),
+            (
+                ProxyError::Refused(Refusal::AllUnhealthy),
+                503,
+                "all_unhealthy",
+            ),
+            (
+                ProxyError::Refused(Refusal::QosViolation),
+                503,
+                "qos_violation",
+            ),
+            (
+                ProxyError::Refused(Refusal::PrivacyViolation),
+                403,
+                "privacy_violation",
+            ),
+            (ProxyError::Refused(Refusal::LowScore), 503, "score_too_low"),
+        ];
+        check(&cases);
+    }
+
+    fn check(cases: &[(ProxyError, u16, &str)]) {
         for (error, status, code) in cases {
-            assert_eq!(error.status(), status, "{error}");
-            assert_eq!(error.retry_after().is_some(), status == 503);
+            assert_eq!(error.status(), *status, "{error}");
+            assert_eq!(error.retry_after().is_some(), *status == 503);
             let body: serde_json::Value = serde_json::from_slice(&error.body()).unwrap();
-            assert_eq!(body["error"]["code"], code);
+            assert_eq!(body["error"]["code"], *code);
             assert_eq!(body["error"]["message"], error.to_string());
             assert!(body["error"].get("param").is_some());
         }

@@ -5,7 +5,6 @@
 
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
@@ -15,14 +14,16 @@ use http::request::Parts;
 use http_body::Body;
 use hyper::body::Incoming;
 
+pub use super::budget::Budget;
+use super::budget::Share;
 use super::error::ProxyError;
 use super::multipart::Multipart;
-use super::peek::{Found, ModelField, Scanner};
-use crate::config::{Limits, MIN_BODY_BYTES_PER_SECOND, SessionKey};
+use super::peek::{Found, ModelField, PromptAt, Scanner};
+use crate::config::{Limits, MIN_BODY_BYTES_PER_SECOND};
 use crate::downstream::watch::Deadline;
 
 /// Paths of OpenAI-like inference APIs, where a body without a model is wrong.
-const INFERENCE_PATHS: [&str; 19] = [
+pub(super) const INFERENCE_PATHS: [&str; 19] = [
     "/v1/chat/completions",
     "/v1/completions",
     "/v1/embeddings",
@@ -61,65 +62,12 @@ pub struct RequestFacts {
     pub user: Option<String>,
     /// The `session_id` key.
     pub session_id: Option<String>,
-    /// What the session key of the policy in force names.
-    pub session: Option<String>,
+    /// The key that the policy looks for, and its value.
+    pub keyed: Option<(Arc<str>, String)>,
+    /// Where the prompt stands, if the policy looks at it.
+    pub prompt: Option<Box<PromptAt>>,
     /// Body bytes divided by four.
     pub estimated_tokens: u64,
-}
-
-/// Bytes of all bodies held by the process, against their budget.
-#[derive(Debug, Clone)]
-pub struct Budget {
-    held: Arc<AtomicUsize>,
-    most: usize,
-}
-
-/// A part of the budget, given back when dropped.
-#[derive(Debug)]
-pub struct Share {
-    budget: Budget,
-    bytes: usize,
-}
-
-impl Budget {
-    /// A budget of so many bytes, none of them held.
-    #[must_use]
-    pub fn new(most: usize) -> Self {
-        Self {
-            held: Arc::default(),
-            most,
-        }
-    }
-
-    fn share(&self) -> Share {
-        Share {
-            budget: self.clone(),
-            bytes: 0,
-        }
-    }
-
-    /// Bytes held now.
-    #[must_use]
-    pub fn held(&self) -> usize {
-        self.held.load(Relaxed)
-    }
-}
-
-impl Share {
-    fn add(&mut self, bytes: usize) -> Result<(), ProxyError> {
-        let before = self.budget.held.fetch_add(bytes, Relaxed);
-        self.bytes += bytes;
-        if before + bytes > self.budget.most {
-            return Err(ProxyError::OutOfMemory);
-        }
-        Ok(())
-    }
-}
-
-impl Drop for Share {
-    fn drop(&mut self) {
-        self.budget.held.fetch_sub(self.bytes, Relaxed);
-    }
 }
 
 /// A body as far as it was read, and what was found in it.
@@ -141,6 +89,29 @@ pub struct Peeked {
     pub share: Share,
 }
 
+impl Peeked {
+    fn new(share: Share) -> Self {
+        Self {
+            facts: RequestFacts::default(),
+            held: Vec::new(),
+            held_bytes: 0,
+            rest: None,
+            out_of_reach: false,
+            model_at: None,
+            share,
+        }
+    }
+
+    /// What can be said when all that will be read was.
+    fn finish(&mut self, inference: bool, wanted: Wanted<'_>) -> Result<(), ProxyError> {
+        let is_open = matches!(self.facts.model.as_deref(), Some("" | "auto"));
+        if inference && is_open && !wanted.any_model {
+            return Err(ProxyError::BadModel);
+        }
+        Ok(())
+    }
+}
+
 /// How a value stands in a body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Written {
@@ -158,6 +129,17 @@ enum Lens {
     Opaque,
 }
 
+/// What a policy looks for in a body.
+#[derive(Debug, Clone, Copy)]
+pub struct Wanted<'a> {
+    /// A top-level key.
+    pub key: Option<&'a Arc<str>>,
+    /// Where the prompt stands.
+    pub prompt: bool,
+    /// Whether the model may be left to the policy.
+    pub any_model: bool,
+}
+
 /// What reading a body needs to know.
 #[derive(Debug, Clone, Copy)]
 pub struct Peeking<'a> {
@@ -169,8 +151,8 @@ pub struct Peeking<'a> {
     pub deadline: &'a Deadline,
     /// Longest time between two pieces.
     pub idle: Duration,
-    /// Under what name a session's id is looked for.
-    pub session_key: Option<&'a SessionKey>,
+    /// What the policy looks for in the body.
+    pub wanted: Wanted<'a>,
 }
 
 /// Reads as much of `body` as routing needs.
@@ -183,17 +165,9 @@ pub async fn peek(
     peeking: Peeking<'_>,
 ) -> Result<Peeked, ProxyError> {
     let inference = INFERENCE_PATHS.contains(&head.uri.path());
-    let key = peeking.session_key;
-    let mut lens = lens(head, inference, key)?;
-    let mut peeked = Peeked {
-        facts: RequestFacts::default(),
-        held: Vec::new(),
-        held_bytes: 0,
-        rest: None,
-        out_of_reach: false,
-        model_at: None,
-        share: peeking.budget.share(),
-    };
+    let wanted = peeking.wanted;
+    let mut lens = lens(head, inference, wanted)?;
+    let mut peeked = Peeked::new(peeking.budget.share());
     let declared = body.size_hint().exact();
     let passes = matches!(lens, Lens::Opaque) && declared.is_none_or(|n| n > OPAQUE_HELD);
     let began = peeking.deadline.now();
@@ -217,25 +191,42 @@ pub async fn peek(
     }
     peeking.deadline.clear();
     let whole = declared.unwrap_or(0).max(peeked.held_bytes as u64);
-    conclude(lens, inference, &mut peeked)?;
+    conclude(lens, inference, wanted.key, &mut peeked)?;
+    peeked.finish(inference, wanted)?;
     peeked.facts.estimated_tokens = whole / 4;
-    // The head's field comes before the body's key, as in the reference.
-    if let Some(id) = key.and_then(|key| head.headers.get(&key.field)) {
-        // Latin-1, in which each byte is the character of its number.
-        peeked.facts.session = Some(id.as_bytes().iter().copied().map(char::from).collect());
+    Ok(peeked)
+}
+
+/// The same for a body that is here already.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn look(head: &Parts, body: Bytes, wanted: Wanted<'_>) -> Result<Peeked, ProxyError> {
+    let inference = INFERENCE_PATHS.contains(&head.uri.path());
+    let mut lens = lens(head, inference, wanted)?;
+    let mut peeked = Peeked::new(Budget::new(usize::MAX).share());
+    match &mut lens {
+        Lens::Json(scanner) => scanner.push(&body)?,
+        Lens::Form(form) => form.push(&body),
+        Lens::Opaque => {}
     }
+    peeked.held_bytes = body.len();
+    peeked.held.push(body);
+    conclude(lens, inference, wanted.key, &mut peeked)?;
+    peeked.finish(inference, wanted)?;
+    peeked.facts.estimated_tokens = peeked.held_bytes as u64 / 4;
     Ok(peeked)
 }
 
 /// Reads what the content type says can be read.
-fn lens(
-    head: &Parts,
-    inference: bool,
-    session_key: Option<&SessionKey>,
-) -> Result<Lens, ProxyError> {
+fn lens(head: &Parts, inference: bool, wanted: Wanted<'_>) -> Result<Lens, ProxyError> {
     let json = || {
-        let key = session_key.map(|known| Arc::clone(&known.key));
-        Lens::Json(Box::new(Scanner::looking_for(key)))
+        let scanner = Scanner::looking_for(wanted.key.map(Arc::clone));
+        Lens::Json(Box::new(if wanted.prompt {
+            scanner.with_prompt()
+        } else {
+            scanner
+        }))
     };
     let Some(content_type) = head.headers.get(CONTENT_TYPE) else {
         let lens = if inference { json() } else { Lens::Opaque };
@@ -302,7 +293,12 @@ fn too_slow(began: Instant, bytes: usize, peeking: Peeking<'_>) -> Result<(), Pr
 }
 
 /// Makes facts of what was found.
-fn conclude(lens: Lens, inference: bool, peeked: &mut Peeked) -> Result<(), ProxyError> {
+fn conclude(
+    lens: Lens,
+    inference: bool,
+    key: Option<&Arc<str>>,
+    peeked: &mut Peeked,
+) -> Result<(), ProxyError> {
     let whole = peeked.rest.is_none();
     match lens {
         Lens::Opaque => {}
@@ -320,11 +316,12 @@ fn conclude(lens: Lens, inference: bool, peeked: &mut Peeked) -> Result<(), Prox
             if whole {
                 scanner.finish()?;
             }
-            let found = scanner.into_found();
+            let mut found = scanner.into_found();
             if inference && !found.is_object {
                 return Err(ProxyError::NotAnObject);
             }
             peeked.out_of_reach = found.model == ModelField::Missing && !whole;
+            peeked.facts.keyed = key.map(Arc::clone).zip(found.session.take());
             take_facts(found, inference, peeked)?;
         }
     }
@@ -333,9 +330,6 @@ fn conclude(lens: Lens, inference: bool, peeked: &mut Peeked) -> Result<(), Prox
 
 fn take_facts(found: Found, inference: bool, peeked: &mut Peeked) -> Result<(), ProxyError> {
     peeked.facts.model = match found.model {
-        ModelField::Name(name) if inference && matches!(name.as_str(), "" | "auto") => {
-            return Err(ProxyError::BadModel);
-        }
         ModelField::Name(name) => Some(name),
         ModelField::NotText if inference => return Err(ProxyError::BadModel),
         ModelField::Missing if inference && !peeked.out_of_reach => {
@@ -347,7 +341,7 @@ fn take_facts(found: Found, inference: bool, peeked: &mut Peeked) -> Result<(), 
     peeked.facts.max_tokens = found.max_tokens;
     peeked.facts.user = found.user;
     peeked.facts.session_id = found.session_id;
-    peeked.facts.session = found.session;
+    peeked.facts.prompt = found.prompt;
     peeked.model_at = Some((found.model_at, Written::Json));
     Ok(())
 }

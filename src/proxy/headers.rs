@@ -9,13 +9,14 @@ use http::{Method, Request, StatusCode, Version, request};
 
 use percent_encoding::percent_decode_str;
 
+use super::facts::INFERENCE_PATHS;
 use crate::fleet::EngineUrl;
 use crate::upstream::{AnswerHead, Framing};
 
 /// The request's id, both ways.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// What our own fields' names start with; no engine sees them.
-const OWN_PREFIX: &str = "x-pilotfish-";
+pub const OWN_PREFIX: &str = "x-pilotfish-";
 /// Request ids longer than this are replaced.
 const MAX_REQUEST_ID: usize = 128;
 
@@ -141,15 +142,20 @@ pub enum Pinned {
     Unnamed,
 }
 
-/// Takes the engine's id off the query of a path that is for one engine.
+/// Takes the engine's id off the query: of a path that is for one engine, and of
+/// the inference paths, as in the reference; elsewhere `id` is the engine's.
 pub fn take_pin(head: &mut request::Parts) -> Pinned {
     let path = head.uri.path();
-    if !ONE_ENGINE.contains(&path) {
+    let is_for_one = ONE_ENGINE.contains(&path);
+    let query = head.uri.query().unwrap_or_default();
+    let names_one = || query.split('&').any(|pair| pair.starts_with("id="));
+    let may_name_one = is_for_one || (INFERENCE_PATHS.contains(&path) && names_one());
+    if !may_name_one {
         return Pinned::No;
     }
     let mut id = None;
     let mut rest = path.to_owned();
-    for pair in head.uri.query().unwrap_or_default().split('&') {
+    for pair in query.split('&') {
         if let Some(value) = pair.strip_prefix("id=") {
             id = Some(percent_decode_str(value).decode_utf8_lossy().into_owned());
         } else if !pair.is_empty() {

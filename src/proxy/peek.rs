@@ -7,6 +7,7 @@
 //! their escapes are undone. It is iterative and bounded: depth, the length of
 //! a kept value, and nothing else is held.
 
+mod fields;
 mod found;
 mod number;
 mod python;
@@ -14,8 +15,8 @@ mod text;
 
 use std::sync::Arc;
 
-use found::Field;
-pub use found::{Found, ModelField, PeekFault};
+use found::{Field, Span};
+pub use found::{Found, ModelField, PeekFault, PromptAt};
 use number::Number;
 use text::{Held, Text};
 
@@ -52,6 +53,8 @@ pub struct Scanner {
     /// Whether that key is the session key.
     is_session: bool,
     session_key: Option<Arc<str>>,
+    /// The part of the prompt that is being read.
+    span: Option<Span>,
     found: Found,
 }
 
@@ -66,6 +69,7 @@ impl Default for Scanner {
             field: None,
             is_session: false,
             session_key: None,
+            span: None,
             found: Found::default(),
         }
     }
@@ -81,6 +85,13 @@ impl Scanner {
         }
         scanner.session_key = session_key;
         scanner
+    }
+
+    /// Also tells where the prompt stands.
+    #[must_use]
+    pub fn with_prompt(mut self) -> Self {
+        self.found.prompt = Some(Box::default());
+        self
     }
 
     /// What has been found so far.
@@ -147,6 +158,9 @@ impl Scanner {
 
     /// A byte that is neither in a string, number or literal, nor a space.
     fn structural(&mut self, byte: u8, i: usize) -> Result<(), PeekFault> {
+        if self.span.is_some() {
+            self.mark(byte, i);
+        }
         match (self.at, byte) {
             (At::FirstKeyOrEnd | At::Key, b'"') => {
                 let hold = if self.depth == 1 {
@@ -311,59 +325,6 @@ impl Scanner {
         }
         self.after_value();
         Ok(())
-    }
-
-    fn end_key(&mut self) {
-        let key = self.text.key();
-        self.field = key.and_then(Field::named);
-        self.is_session = key.is_some() && key == self.session_key.as_deref().map(str::as_bytes);
-        if self.is_session && self.field.is_none() {
-            self.field = Some(Field::Session);
-        }
-    }
-
-    fn refuse_twice(&mut self) -> Result<(), PeekFault> {
-        let seen = match self.field {
-            Some(Field::Model) => &mut self.found.seen_model,
-            Some(Field::Stream) => &mut self.found.seen_stream,
-            _ => return Ok(()),
-        };
-        if std::mem::replace(seen, true) {
-            return Err(PeekFault::Duplicate(self.field.map_or("", Field::name)));
-        }
-        Ok(())
-    }
-
-    /// After a number or a literal.
-    fn end_scalar(&mut self) {
-        if self.is_session
-            && let Some(text) = self.text.number()
-        {
-            self.found.session = Some(python::number(text));
-        }
-        match self.field {
-            Some(Field::MaxTokens) if self.found.max_tokens.is_none() => {
-                self.found.max_tokens = self.text.take().parse().ok();
-            }
-            Some(Field::MaxCompletionTokens) => {
-                self.found.max_tokens = self.text.take().parse().ok();
-            }
-            // An engine that reads session ids as text prints numbers so.
-            Some(Field::SessionId) => {
-                self.found.session_id = Some(self.text.take()).filter(|id| !id.is_empty());
-            }
-            _ => {}
-        }
-        self.settle_untyped();
-        self.after_value();
-    }
-
-    /// The current field's value is no string.
-    fn settle_untyped(&mut self) {
-        self.is_session = false;
-        if self.field.take() == Some(Field::Model) {
-            self.found.model = ModelField::NotText;
-        }
     }
 
     fn keep_byte(&mut self, byte: u8) -> Result<(), PeekFault> {

@@ -5,9 +5,29 @@ use std::ops::Range;
 
 use bytes::Bytes;
 
+use super::facts::{Peeked, Written};
+
+/// Puts the model's own name where the request has an alias of it.
+pub(super) fn rename(peeked: &mut Peeked, model: &str) {
+    let Some(asked) = &peeked.facts.model else {
+        return;
+    };
+    if asked == model {
+        return;
+    }
+    if let Some((at, written)) = peeked.model_at.take() {
+        let name = match written {
+            Written::Json => serde_json::Value::from(model).to_string(),
+            Written::Plain => model.to_owned(),
+        };
+        splice(&mut peeked.held, at, Bytes::from(name));
+        peeked.held_bytes = peeked.held.iter().map(Bytes::len).sum();
+    }
+}
+
 /// Puts `with` where `range` of the joined pieces was. A range that is not
 /// within them changes nothing.
-pub(super) fn splice(pieces: &mut Vec<Bytes>, range: Range<u64>, with: Bytes) {
+fn splice(pieces: &mut Vec<Bytes>, range: Range<u64>, with: Bytes) {
     let whole: u64 = pieces.iter().map(|piece| piece.len() as u64).sum();
     if range.start >= range.end || range.end > whole {
         return;

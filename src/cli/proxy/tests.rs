@@ -2,6 +2,7 @@ use clap::Parser as _;
 
 use super::super::{Cli, REFUSED, WITHOUT_EFFECT};
 use super::*;
+use crate::config::policies::KeySource;
 use crate::config::{Routing, Settings};
 
 fn launch(flags: &[&str]) -> Result<Launch, Problems> {
@@ -161,7 +162,7 @@ fn the_references_first_example() {
     );
     let models = engines[1].models.as_deref().unwrap();
     assert_eq!(models, ["meta-llama/Llama-3.1-8B-Instruct"]);
-    assert_eq!(config.settings.routing, Routing::RoundRobin);
+    assert_eq!(config.settings.routing, Routing::default());
     assert!(config.stats.log_requests);
     assert_eq!(config.stats.log_every, Some(Duration::from_secs(10)));
 }
@@ -261,7 +262,9 @@ fn backends_as_users_write_them() {
     assert_eq!(engines[0].models.as_deref().unwrap(), ["m", "n"]);
     assert_eq!(engines[1].traits.labels["model_label"], "b");
     assert_eq!(aliases["local"], "llama3:8b");
-    assert!(matches!(routing, Routing::Session { key } if &*key.key == "x-user-id"));
+    assert!(
+        matches!(&routing.policy.kind.keys()[1], KeySource::Body(key) if &**key == "x-user-id")
+    );
     assert_eq!(
         (limits.max_peek_bytes, limits.max_replay_bytes),
         (2048, 2048)

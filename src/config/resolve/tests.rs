@@ -1,3 +1,4 @@
+use super::super::policies::{PolicyKind, Routing};
 use super::*;
 
 fn keys(json: Value) -> DynamicFile {
@@ -17,7 +18,7 @@ fn the_file_comes_before_flags_key_by_key() {
     );
     let file = json(r#"{"routing_logic":"roundrobin","timeouts":{"engine_head":"5s"}}"#);
     let settings = resolve(&overlay(&file, &flags)).unwrap().settings;
-    assert_eq!(settings.routing, Routing::RoundRobin);
+    assert_eq!(settings.routing, Routing::default());
     assert_eq!(settings.engines.len(), 2);
     assert_eq!(settings.aliases.len(), 1);
     assert_eq!(settings.limits.max_peek_bytes, 4096);
@@ -57,7 +58,10 @@ fn our_own_form_carries_all_that_is_said() {
     assert_eq!(engine.traits.weight, 0.5);
     assert_eq!(engine.traits.metadata["any"][0], "thing");
     assert_eq!(settings.aliases["gpt-4"], "m");
-    assert!(matches!(settings.routing, Routing::Session { .. }));
+    assert!(matches!(
+        settings.routing.policy.kind,
+        PolicyKind::Session(_)
+    ));
     // What is written is what is shown.
     let shown: DynamicFile = serde_json::from_value(serde_json::to_value(&keys).unwrap()).unwrap();
     assert_eq!(shown, keys);

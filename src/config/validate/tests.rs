@@ -101,11 +101,51 @@ const WRONG_KEYS: &[(&str, &str)] = &[
     ),
     (
         r#""policies":{"p":{"type":"sesion"}}"#,
-        r#"policies.p.type: "sesion" is unknown; known: roundrobin, session; did you mean"#,
+        r#"policies.p.type: "sesion" is unknown; known: roundrobin, session, consistenthash"#,
     ),
     (
         r#""policies":{"session":{"type":"session"}}"#,
         "is the name of a policy of our own",
+    ),
+    (
+        r#""policies":{"p":{"type":"consistenthash","load_bound":0.9}}"#,
+        "policies.p.load_bound: 0.9: expected 1 or more",
+    ),
+    (
+        r#""policies":{"p":{"type":"consistenthash","keys":["header:a b"]}}"#,
+        "policies.p.keys: \"header:a b\": expected header:NAME, body:KEY",
+    ),
+    (
+        r#""policies":{"p":{"type":"consistenthash","keys":["body:a","body:b"]}}"#,
+        "one body:KEY is looked for at most",
+    ),
+    (
+        r#""policies":{"p":{"type":"scored","goals":[{"attribute":"x","direction":"max","weight":-1}]}}"#,
+        "policies.p.goals[0].weight: -1: expected 0 or more",
+    ),
+    (
+        r#""policies":{"p":{"type":"scored","goals":[{"attribute":"x","direction":"up"}]}}"#,
+        "expected",
+    ),
+    (
+        r#""policies":{"p":{"type":"scored","goals":[{"attribute":"x","direction":"max","weight":0}]}}"#,
+        "all weights are 0",
+    ),
+    (
+        r#""policies":{"p":{"type":"federation","weights":{"speed":1}}}"#,
+        "policies.p.weights.speed: unknown; expected health",
+    ),
+    (
+        r#""policies":{"p":{"type":"sequential","strategy":"federation"}}"#,
+        "\"federation\" cannot be a strategy",
+    ),
+    (
+        r#""request_headers":{"policies":["q"]},"policies":{"p":{"type":"random"}}"#,
+        "request_headers.policies: \"q\" is unknown; known: p",
+    ),
+    (
+        r#""engines":[{"url":"http://a","weight":-1}]"#,
+        "engines[0].weight: -1: expected 0 or more",
     ),
 ];
 
@@ -123,7 +163,7 @@ const WRONG_FILES: &[(&str, &str)] = &[
     ),
     (
         r#"{"service_discovery":"static","static_backends":"http://a","routing_logic":"sesssion"}"#,
-        r#"routing_logic: "sesssion" is unknown; known: roundrobin, session; did you mean "session"?"#,
+        r#"sequential; did you mean "session"?"#,
     ),
     (
         r#"{"service_discovery":"static","static_backends":"http://a","routing_logic":"session"}"#,

@@ -31,6 +31,76 @@ pub enum ModelField {
     Name(String),
 }
 
+/// Where in a body the prompt stands.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct PromptAt {
+    /// The value of `messages`, `prompt` or `input`; its end is `None` when it
+    /// has not been seen.
+    pub main: Option<(u64, Option<u64>)>,
+    /// What stands before it in what the model reads: `system`, `instructions`
+    /// and `tools`.
+    pub context: [Option<(u64, Option<u64>)>; 3],
+    /// Where its last elements end, of the first [`PromptAt::ENDS`] kept in a
+    /// circle.
+    pub ends: [u64; PromptAt::ENDS],
+    /// How many elements it has.
+    pub elements: usize,
+    /// Where the first two of them end.
+    pub first: [u64; 2],
+}
+
+impl PromptAt {
+    /// Elements whose ends are kept: a conversation's last few messages.
+    pub const ENDS: usize = 8;
+
+    /// The span that a top-level key opens.
+    pub(super) fn span(key: &[u8]) -> Option<Span> {
+        Some(match key {
+            b"messages" | b"prompt" | b"input" => Span::Main,
+            b"system" => Span::Context(0),
+            b"instructions" => Span::Context(1),
+            b"tools" => Span::Context(2),
+            _ => return None,
+        })
+    }
+
+    pub(super) fn begin(&mut self, span: Span, at: u64) {
+        match span {
+            Span::Main => {
+                self.main = Some((at, None));
+                // What an earlier one had is none of this one's.
+                self.elements = 0;
+            }
+            Span::Context(which) => self.context[which] = Some((at, None)),
+        }
+    }
+
+    pub(super) fn end(&mut self, span: Span, at: u64) {
+        let open = match span {
+            Span::Main => &mut self.main,
+            Span::Context(which) => &mut self.context[which],
+        };
+        if let Some((_, end)) = open {
+            *end = Some(at);
+        }
+    }
+
+    pub(super) fn element_ends(&mut self, at: u64) {
+        self.ends[self.elements % Self::ENDS] = at;
+        if let Some(first) = self.first.get_mut(self.elements) {
+            *first = at;
+        }
+        self.elements += 1;
+    }
+}
+
+/// A part of the prompt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Span {
+    Main,
+    Context(usize),
+}
+
 /// What the scanner has found.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Found {
@@ -48,6 +118,8 @@ pub struct Found {
     pub session: Option<String>,
     /// Where the value of `model` stands, with its quotes.
     pub model_at: std::ops::Range<u64>,
+    /// Where the prompt stands, if it was looked for.
+    pub prompt: Option<Box<PromptAt>>,
     /// Whether the whole is a JSON object.
     pub is_object: bool,
     pub(super) seen_model: bool,

@@ -1,0 +1,123 @@
+//! Decisions in words and numbers: the record behind `/debug/decisions`, and
+//! behind `pilotfish explain`.
+
+use std::time::{Duration, UNIX_EPOCH};
+
+use serde_json::{Map, Value, json};
+
+use crate::config::policies::PolicyKind;
+use crate::decisions::{Inputs, Record};
+use crate::fleet::Candidate;
+use crate::fleet::attributes::Live;
+use crate::fleet::latency::Latency;
+use crate::fleet::reading::Reading;
+use crate::fleet::ring::hash;
+use crate::policy::Refusal;
+use crate::policy::explain::Verdict;
+
+/// The whole record: inputs, every candidate ranked, and the choice.
+#[must_use]
+pub fn record(record: &Record) -> Value {
+    let mut page = inputs(&record.inputs, record.chosen);
+    let at = record.at.duration_since(UNIX_EPOCH).unwrap_or_default();
+    page.insert("id".to_owned(), record.id.into());
+    page.insert("at".to_owned(), at.as_secs_f64().into());
+    page.insert("request_id".to_owned(), record.request_id.as_str().into());
+    page.insert("generation".to_owned(), record.generation.into());
+    Value::Object(page)
+}
+
+/// What a decision is made from, and what it is.
+#[must_use]
+pub fn inputs(inputs: &Inputs, chosen: Result<usize, Refusal>) -> Map<String, Value> {
+    let candidates = inputs.model.candidates.list();
+    let name = |at: usize| candidates.get(at).map(|one| one.engine.url.text());
+    let spec = &inputs.policy.spec;
+    let verdicts = inputs.explain();
+    let ranked = verdicts.iter().enumerate().filter_map(|(rank, verdict)| {
+        let (one, reading) = (
+            candidates.get(verdict.at)?,
+            inputs.readings.get(verdict.at)?,
+        );
+        Some(candidate(rank, verdict, one, (reading, inputs.moment.now)))
+    });
+    let page = json!({
+        "model": &*inputs.model.name,
+        "policy": &*spec.name,
+        "type": spec.kind.name(),
+        "chosen": chosen.ok().and_then(name),
+        "refused": chosen.err(),
+        "drawn": inputs.drawn().into_iter().filter_map(name).collect::<Vec<_>>(),
+        "request": shown(inputs),
+        "tried": (candidates.iter())
+            .filter(|one| inputs.tried.contains(&one.engine))
+            .map(|one| one.engine.url.text())
+            .collect::<Vec<_>>(),
+        "now_seconds": inputs.moment.now.as_secs_f64(),
+        "seed": inputs.seed,
+        "turn": inputs.turn,
+        "candidates": ranked.collect::<Vec<_>>(),
+    });
+    match page {
+        Value::Object(page) => page,
+        _ => Map::new(),
+    }
+}
+
+/// The request, without a key that may be a secret.
+fn shown(inputs: &Inputs) -> Value {
+    let asked = &inputs.asked;
+    let is_session = matches!(inputs.policy.spec.kind.innermost(), PolicyKind::Session(_));
+    let key = asked.key.as_deref().map(|key| match is_session {
+        true => key.to_owned(),
+        false => format!("#{:016x}", hash(key.as_bytes())),
+    });
+    let (mut page, prefix) = (json!(asked), &asked.prefix);
+    page["key"] = json!(key);
+    let seen = prefix.recalled.iter().filter(|one| one.bytes > 0);
+    page["prefix"] = json!(prefix.anchor.or(prefix.root).map(|_| json!({
+        "anchor": prefix.anchor,
+        "root": prefix.root,
+        "bytes": prefix.bytes,
+        "recalled": seen.collect::<Vec<_>>(),
+    })));
+    page
+}
+
+/// One candidate: its rank, why it was left out, its score's parts, and what it
+/// was like.
+fn candidate(
+    rank: usize,
+    verdict: &Verdict,
+    one: &Candidate,
+    (reading, now): (&Reading, Duration),
+) -> Value {
+    let parts = verdict.parts.iter();
+    let parts = parts.map(|(name, value)| ((*name).to_owned(), Value::from(*value)));
+    let attributes = Live::ALL.into_iter().filter_map(|(attribute, name)| {
+        let value = reading.attributes[attribute as usize]?;
+        Some((name.to_owned(), Value::from(value)))
+    });
+    let age = now.saturating_sub(Duration::from_millis(reading.scraped_at_ms));
+    let latency = Latency::from_bits(reading.latency_bits).get(now);
+    let mut entry = json!({
+        "engine_id": one.engine.url.text(),
+        "rank": rank + 1,
+        "excluded": verdict.excluded,
+        "because": parts.collect::<Map<_, _>>(),
+        "weight": one.spec.traits.weight,
+        "in_flight": reading.in_flight,
+        "outstanding_tokens": reading.outstanding_tokens,
+        "foreign_requests": reading.foreign_requests,
+        "latency_bits": reading.latency_bits,
+        "health": reading.health,
+        "scraped_at_ms": reading.scraped_at_ms,
+        "latency_ms": latency.map(|seconds| seconds * 1e3),
+        "attributes": attributes.collect::<Map<_, _>>(),
+        "attributes_age_seconds": (reading.scraped_at_ms > 0).then_some(age.as_secs_f64()),
+    });
+    if !verdict.goals.is_empty() {
+        entry["goals"] = json!(verdict.goals);
+    }
+    entry
+}

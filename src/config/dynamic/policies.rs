@@ -1,0 +1,177 @@
+//! Policies as the dynamic file has them.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{Privacy, Seconds};
+
+/// A named policy.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PolicyEntry {
+    /// The built-in policy that it is.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// For `session`: instead of the `session_key` at the top.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session_key: Option<String>,
+    /// For `consistenthash`: where the key is looked for, the first that a
+    /// request has: `header:NAME`, `body:KEY`, `cookie:NAME`, `user`,
+    /// `session_id`, `address` or `prompt` (default: user, session_id, address).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub keys: Vec<String>,
+    /// For `session` (default `ring`) and `consistenthash` (default `rendezvous`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "PlacementEntry")]
+    pub placement: Option<PlacementEntry>,
+    /// For `rendezvous` and `prefixaware`: no engine gets more than its share
+    /// of the requests in flight, times this (default 1.25).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "f64", range(min = 1.0))]
+    pub load_bound: Option<f64>,
+    /// For `prefixaware`: shorter common beginnings, in bytes of the prompt, do
+    /// not count (default: `prefix_min_match_length`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "u32")]
+    pub min_match: Option<u32>,
+    /// For `scored`, and for `weighted` instead of weights: what is wanted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub goals: Vec<GoalEntry>,
+    /// For `scored`: who is taken of those that were scored (default `argmax`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "PickerEntry")]
+    pub picker: Option<PickerEntry>,
+    /// For `top_k`: of so many best the one with the fewest requests (default 3).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "usize", range(min = 1, max = 64))]
+    pub top_k: Option<usize>,
+    /// For `softmax` (default 0.1).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "f64", range(min = 0.001))]
+    pub temperature: Option<f64>,
+    /// For `federation`: of health (2), latency, privacy, locality, cost (1 each).
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub weights: BTreeMap<String, f64>,
+    /// For `federation`: so many best are given to the strategy (default 10).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "usize", range(min = 1, max = 64))]
+    pub max_candidates: Option<usize>,
+    /// For `federation`: engines with a lower score are left out (default 0.1).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "f64", range(min = 0.0))]
+    pub min_score: Option<f64>,
+    /// For `federation`: where we are; engines of that region are near.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub region: Option<String>,
+    /// For `federation`: the privacy that requests need which say nothing of
+    /// it (default `internal`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Privacy")]
+    pub privacy: Option<Privacy>,
+    /// For `federation` (default `leastlatency`) and `sequential` (default
+    /// `leastload`): the built-in policy that picks in the end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String")]
+    pub strategy: Option<String>,
+}
+
+/// How keys are given to engines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[schemars(inline)]
+pub enum PlacementEntry {
+    /// The reference router's ring.
+    Ring,
+    /// The greatest hash of key and engine.
+    Rendezvous,
+}
+
+/// Who is taken of those that were scored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[schemars(inline)]
+pub enum PickerEntry {
+    /// The best.
+    Argmax,
+    /// Of some best the one with the fewest requests.
+    TopK,
+    /// At random, by the power of the score.
+    Softmax,
+    /// At random, by score.
+    Weighted,
+}
+
+/// One thing that is wanted of an engine.
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct GoalEntry {
+    /// An attribute: of `/engines`, `in_flight`, `outstanding_tokens`,
+    /// `latency_ms`, `cost_per_input_mtok`, `cost_per_output_mtok`, or a
+    /// dotted path in the metadata.
+    pub attribute: String,
+    /// Which end of it is good.
+    pub direction: DirectionEntry,
+    /// Its share in the score (default 1).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "f64", range(min = 0.0))]
+    pub weight: Option<f64>,
+}
+
+/// Which end of an attribute is good.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[schemars(inline)]
+pub enum DirectionEntry {
+    /// More is better.
+    Max,
+    /// Less is better.
+    Min,
+}
+
+/// How a new or recovered engine begins.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct SlowStartEntry {
+    /// Until it has its whole weight (default 30s; 0 for at once).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Seconds")]
+    pub over: Option<Seconds>,
+    /// 1: straight (default); above: quick at first; below: slow at first.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "f64", range(min = 0.1, max = 10.0))]
+    pub shape: Option<f64>,
+}
+
+/// What requests may ask for in fields of their head.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct RequestHeadersEntry {
+    /// The fields `x-pilotfish-NAME` that are heeded (default explain, policy,
+    /// models, qos; `engine` too pins a request to one engine).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Vec<RequestHeader>")]
+    pub allow: Option<Vec<RequestHeader>>,
+    /// The names that `x-pilotfish-policy` may give (default: all of `policies`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Vec<String>")]
+    pub policies: Option<Vec<String>>,
+}
+
+/// A field `x-pilotfish-NAME`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[schemars(inline)]
+pub enum RequestHeader {
+    /// Tells who was chosen, and keeps why.
+    Explain,
+    /// Another policy.
+    Policy,
+    /// Models to choose from.
+    Models,
+    /// What is needed of the engine.
+    Qos,
+    /// One engine.
+    Engine,
+}

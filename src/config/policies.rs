@@ -1,0 +1,344 @@
+//! Policies as settings have them: names, and what each is told.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::HeaderName;
+
+use super::attribute::Attribute;
+use super::dynamic::Privacy;
+
+/// Goals of one policy at most.
+pub const MOST_GOALS: usize = 8;
+/// Candidates that `top_k` and `max_candidates` keep at most.
+pub const MOST_KEPT: usize = 64;
+
+/// Who gets a request, and by which other policies one may ask.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Routing {
+    /// The policy of requests that name none.
+    pub policy: PolicySpec,
+    /// Those that a request may name.
+    pub named: BTreeMap<String, PolicySpec>,
+    /// Keys of engines' metadata that goals look at.
+    pub columns: Vec<String>,
+    /// How a new engine begins.
+    pub slow_start: SlowStart,
+    /// What requests may ask for in fields of their head.
+    pub allow: Allow,
+    /// Share of decisions that are recorded though nobody asked, 0 to 1.
+    pub decision_sample: f64,
+}
+
+impl Default for Routing {
+    fn default() -> Self {
+        Self {
+            policy: PolicySpec::plain("roundrobin", PolicyKind::RoundRobin),
+            named: BTreeMap::new(),
+            columns: Vec::new(),
+            slow_start: SlowStart::default(),
+            allow: Allow::default(),
+            decision_sample: 0.0,
+        }
+    }
+}
+
+/// A policy and its name.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PolicySpec {
+    /// As configured: a built-in name, or one of `policies`.
+    pub name: Arc<str>,
+    /// What it does.
+    pub kind: PolicyKind,
+}
+
+impl PolicySpec {
+    /// A policy of that name.
+    #[must_use]
+    pub fn plain(name: &str, kind: PolicyKind) -> Self {
+        Self {
+            name: Arc::from(name),
+            kind,
+        }
+    }
+}
+
+/// What a policy does.
+#[derive(Debug, Clone, PartialEq)]
+pub enum PolicyKind {
+    /// Each engine in its turn, by weight.
+    RoundRobin,
+    /// Any.
+    Random,
+    /// At random, by weight.
+    Weighted,
+    /// The fewest requests for its weight.
+    LeastConnections,
+    /// The quickest first token for its load, of two.
+    LeastLatency,
+    /// The fewest tokens outstanding, of two.
+    LeastLoad,
+    /// The same engine for the same session, by the reference's ring.
+    Session(Affinity),
+    /// The same engine for the same key.
+    ConsistentHash(Affinity),
+    /// The engine that has seen the beginning of the prompt.
+    PrefixAware(PrefixAware),
+    /// The best by goals.
+    Scored(Scored),
+    /// The composite of health, latency, privacy, locality and cost.
+    Federation(Box<Federation>),
+    /// A model in its turn, then an engine of it.
+    Sequential(Box<PolicyKind>),
+}
+
+impl PolicyKind {
+    /// The built-in policies' names, in the order of the documentation.
+    pub const NAMES: [&'static str; 12] = [
+        "roundrobin",
+        "session",
+        "consistenthash",
+        "weighted",
+        "leastconnections",
+        "leastlatency",
+        "leastload",
+        "prefixaware",
+        "random",
+        "scored",
+        "federation",
+        "sequential",
+    ];
+
+    /// Its built-in name.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::RoundRobin => "roundrobin",
+            Self::Random => "random",
+            Self::Weighted => "weighted",
+            Self::LeastConnections => "leastconnections",
+            Self::LeastLatency => "leastlatency",
+            Self::LeastLoad => "leastload",
+            Self::Session(_) => "session",
+            Self::ConsistentHash(_) => "consistenthash",
+            Self::PrefixAware(_) => "prefixaware",
+            Self::Scored(_) => "scored",
+            Self::Federation(_) => "federation",
+            Self::Sequential(_) => "sequential",
+        }
+    }
+
+    /// The policy that finally picks among engines: a composite's own.
+    #[must_use]
+    pub fn innermost(&self) -> &Self {
+        match self {
+            Self::Sequential(then) => then.innermost(),
+            Self::Federation(of) => of.strategy.innermost(),
+            other => other,
+        }
+    }
+
+    /// By what keys of the request it places it, if by any.
+    #[must_use]
+    pub fn keys(&self) -> &[KeySource] {
+        match self.innermost() {
+            Self::Session(affinity) | Self::ConsistentHash(affinity) => &affinity.keys,
+            _ => &[],
+        }
+    }
+
+    /// Shorter beginnings of a prompt do not count, in bytes: they fill no block
+    /// of any engine's cache.
+    #[must_use]
+    pub fn least_match(&self) -> u32 {
+        const LEAST: u32 = 64;
+        match self.innermost() {
+            Self::PrefixAware(of) => of.min_match.max(LEAST),
+            _ => LEAST,
+        }
+    }
+
+    /// Whether it wants to know how the prompt begins.
+    #[must_use]
+    pub fn reads_prompt(&self) -> bool {
+        matches!(self.innermost(), Self::PrefixAware(_)) || self.keys().contains(&KeySource::Prompt)
+    }
+
+    /// Whether it places requests by hashes, which takes a ring of our own where
+    /// there are many engines.
+    #[must_use]
+    pub fn needs_points(&self) -> bool {
+        match self.innermost() {
+            Self::Session(of) | Self::ConsistentHash(of) => of.placement != Placement::Ring,
+            Self::PrefixAware(_) => true,
+            _ => false,
+        }
+    }
+
+    /// Whether it needs the reference's ring.
+    #[must_use]
+    pub fn needs_ring(&self) -> bool {
+        match self.innermost() {
+            Self::Session(affinity) | Self::ConsistentHash(affinity) => {
+                affinity.placement == Placement::Ring
+            }
+            _ => false,
+        }
+    }
+}
+
+/// The same engine for the same key.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Affinity {
+    /// Where the key is looked for; the first that a request has.
+    pub keys: Vec<KeySource>,
+    /// How keys are given to engines.
+    pub placement: Placement,
+}
+
+/// Where an affinity's key comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum KeySource {
+    /// A field of the head.
+    Header(HeaderName),
+    /// A top-level key of the body.
+    Body(Arc<str>),
+    /// A cookie.
+    Cookie(String),
+    /// The client's address.
+    Address,
+    /// How the prompt begins.
+    Prompt,
+}
+
+/// How keys are given to engines.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Placement {
+    /// The reference router's ring: 160 MD5 points for each URL.
+    Ring,
+    /// The greatest hash of key and engine, by weight.
+    Rendezvous {
+        /// An engine gets no more than its share of all requests in flight,
+        /// times this; at least 1.
+        load_bound: f64,
+    },
+}
+
+/// No engine gets more than its share of the load, times this.
+pub const LOAD_BOUND: f64 = 1.25;
+
+/// What `prefixaware` is told.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct PrefixAware {
+    /// Shorter common beginnings, in bytes of the prompt, do not count.
+    pub min_match: u32,
+    /// As in [`Placement::Rendezvous`].
+    pub load_bound: f64,
+}
+
+/// What `scored` is told.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Scored {
+    /// What is wanted, [`MOST_GOALS`] at most.
+    pub goals: Vec<Goal>,
+    /// Who is taken of those that were scored.
+    pub picker: Picker,
+}
+
+/// One thing that is wanted of an engine.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Goal {
+    /// The attribute's name.
+    pub name: Arc<str>,
+    /// What it is.
+    pub attribute: Attribute,
+    /// Whether more of it is better.
+    pub direction: Direction,
+    /// Its share in the score.
+    pub weight: f64,
+}
+
+/// Which end of an attribute is the good one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Direction {
+    /// More is better.
+    Max,
+    /// Less is better.
+    Min,
+}
+
+/// Who is taken of those that were scored.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Picker {
+    /// The best; of equals the one with the fewest requests in flight.
+    Argmax,
+    /// Of so many best the one with the fewest requests in flight.
+    TopK(usize),
+    /// At random, by e to the power of the score over this temperature.
+    Softmax(f64),
+    /// At random, by score.
+    Weighted,
+}
+
+/// What `federation` is told.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Federation {
+    /// Weights of health, latency, privacy, locality and cost.
+    pub weights: [f64; 5],
+    /// So many best are given to the strategy.
+    pub max_candidates: usize,
+    /// Candidates with a lower score are left out.
+    pub min_score: f64,
+    /// Where we are: engines there are near.
+    pub region: Option<String>,
+    /// The privacy that requests need which say nothing of it.
+    pub privacy: Privacy,
+    /// Who is taken of the best.
+    pub strategy: PolicyKind,
+}
+
+/// How a new or recovered engine begins.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct SlowStart {
+    /// Until it has its whole weight.
+    pub over: Duration,
+    /// 1: straight; above: quick at first; below: slow at first.
+    pub shape: f64,
+}
+
+impl Default for SlowStart {
+    fn default() -> Self {
+        Self {
+            over: Duration::from_secs(30),
+            shape: 1.0,
+        }
+    }
+}
+
+/// Fields `x-pilotfish-*` of a request's head that are heeded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Allow {
+    /// `x-pilotfish-explain`.
+    pub explain: bool,
+    /// `x-pilotfish-policy`.
+    pub policy: bool,
+    /// `x-pilotfish-models`.
+    pub models: bool,
+    /// `x-pilotfish-qos`.
+    pub qos: bool,
+    /// `x-pilotfish-engine`.
+    pub engine: bool,
+}
+
+impl Default for Allow {
+    fn default() -> Self {
+        Self {
+            explain: true,
+            policy: true,
+            models: true,
+            qos: true,
+            engine: false,
+        }
+    }
+}

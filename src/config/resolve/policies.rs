@@ -1,0 +1,365 @@
+//! Policies, from how they are written to what they do.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use http::HeaderName;
+
+use super::super::attribute::Attribute;
+use super::super::dynamic::{
+    DirectionEntry, DynamicFile, GoalEntry, PickerEntry, PlacementEntry, PolicyEntry, Privacy,
+};
+use super::super::policies::{
+    Affinity, Direction, Federation, Goal, KeySource, LOAD_BOUND, MOST_GOALS, MOST_KEPT, Picker,
+    Placement, PolicyKind, PolicySpec, PrefixAware, Routing, Scored,
+};
+use super::super::problem::nearest;
+use super::Resolving;
+
+/// Columns of metadata that all goals together may name.
+const MOST_COLUMNS: usize = 64;
+
+/// What the federation's weights are for, and the reference's.
+const FEDERATION: [(&str, f64); 5] = [
+    ("health", 2.0),
+    ("latency", 1.0),
+    ("privacy", 1.0),
+    ("locality", 1.0),
+    ("cost", 1.0),
+];
+
+/// The goals of `scored` when none are given: a middle ground of low latency,
+/// speed and a small model (the reference's `Balanced_Performer`).
+const BALANCED: [(&str, DirectionEntry); 3] = [
+    ("latency_ms", DirectionEntry::Min),
+    ("tokens_per_second", DirectionEntry::Max),
+    ("parameterCountB", DirectionEntry::Min),
+];
+
+impl Resolving {
+    pub(super) fn routing(&mut self, keys: &DynamicFile) -> Option<Routing> {
+        let mut named = BTreeMap::new();
+        for (name, entry) in keys.policies.iter().flatten() {
+            let path = format!("policies.{name}");
+            if PolicyKind::NAMES.contains(&name.as_str()) {
+                self.wrong(&path, "is the name of a policy of our own; choose another");
+            }
+            self.unused(&path, entry);
+            if let Some(kind) = self.kind(&path, entry, keys) {
+                named.insert(name.clone(), PolicySpec::plain(name, kind));
+            }
+        }
+        let policy = self.default_policy(keys, &named);
+        let columns = std::mem::take(&mut self.columns);
+        if columns.len() > MOST_COLUMNS {
+            let message = format!(
+                "goals name {} keys of metadata; the most is {MOST_COLUMNS}",
+                columns.len()
+            );
+            self.wrong("policies", message);
+        }
+        let allow = self.allow(keys, &mut named);
+        let slow_start = self.slow_start(keys);
+        let decision_sample = keys.decision_sample.unwrap_or(0.0);
+        Some(Routing {
+            policy: policy?,
+            named,
+            columns,
+            slow_start,
+            allow,
+            decision_sample,
+        })
+    }
+
+    fn default_policy(
+        &mut self,
+        keys: &DynamicFile,
+        named: &BTreeMap<String, PolicySpec>,
+    ) -> Option<PolicySpec> {
+        let Some(name) = keys.routing_logic.as_deref() else {
+            let hint = format!("{}, or a name of `policies`", PolicyKind::NAMES.join(", "));
+            self.missing("routing_logic", "--routing-logic", &hint);
+            return None;
+        };
+        if keys
+            .policies
+            .as_ref()
+            .is_some_and(|all| all.contains_key(name))
+        {
+            return named.get(name).cloned();
+        }
+        let name = match name {
+            "kvaware" => self.instead(name, "prefixaware"),
+            "loadaware" => self.instead(name, "leastload"),
+            name => name,
+        };
+        if !PolicyKind::NAMES.contains(&name) {
+            let known = keys.policies.iter().flat_map(BTreeMap::keys);
+            let known: Vec<&str> = known.map(String::as_str).chain(PolicyKind::NAMES).collect();
+            self.wrong("routing_logic", unknown_policy(name, &known));
+            return None;
+        }
+        let bare = PolicyEntry {
+            kind: name.to_owned(),
+            ..PolicyEntry::default()
+        };
+        let kind = self.kind("routing_logic", &bare, keys)?;
+        Some(PolicySpec::plain(name, kind))
+    }
+
+    fn instead<'a>(&mut self, asked: &str, given: &'a str) -> &'a str {
+        self.warnings.push(format!(
+            "routing_logic {asked}: {given} is taken in its place"
+        ));
+        given
+    }
+
+    fn kind(&mut self, path: &str, entry: &PolicyEntry, keys: &DynamicFile) -> Option<PolicyKind> {
+        let kind = match entry.kind.as_str() {
+            "roundrobin" => PolicyKind::RoundRobin,
+            "random" => PolicyKind::Random,
+            "leastconnections" => PolicyKind::LeastConnections,
+            "leastlatency" => PolicyKind::LeastLatency,
+            "leastload" => PolicyKind::LeastLoad,
+            "session" => PolicyKind::Session(self.session(path, entry, keys)?),
+            "consistenthash" => PolicyKind::ConsistentHash(self.consistent_hash(path, entry)?),
+            "prefixaware" => {
+                let flag = keys.prefix_min_match_length.unwrap_or(0);
+                PolicyKind::PrefixAware(PrefixAware {
+                    min_match: entry.min_match.unwrap_or(flag),
+                    load_bound: self.load_bound(path, entry),
+                })
+            }
+            "weighted" if entry.goals.is_empty() => PolicyKind::Weighted,
+            "weighted" => PolicyKind::Scored(Scored {
+                picker: Picker::Weighted,
+                goals: self.goals(path, &entry.goals),
+            }),
+            "scored" => PolicyKind::Scored(self.scored(path, entry)),
+            "federation" => PolicyKind::Federation(Box::new(self.federation(path, entry, keys)?)),
+            "sequential" => {
+                let then = self.strategy(path, entry, keys, "leastload")?;
+                PolicyKind::Sequential(Box::new(then))
+            }
+            other => {
+                let message = unknown_policy(other, &PolicyKind::NAMES);
+                self.wrong(format!("{path}.type"), message);
+                return None;
+            }
+        };
+        Some(kind)
+    }
+
+    fn session(&mut self, path: &str, entry: &PolicyEntry, keys: &DynamicFile) -> Option<Affinity> {
+        let Some(key) = entry.session_key.as_ref().or(keys.session_key.as_ref()) else {
+            let hint = "the header that carries the session's id, such as x-user-id";
+            self.missing("session_key", "--session-key", hint);
+            return None;
+        };
+        let Ok(field) = HeaderName::try_from(key.as_str()) else {
+            let message = format!("{key:?} cannot be the name of a header");
+            self.wrong("session_key", message);
+            return None;
+        };
+        let keys = vec![
+            KeySource::Header(field),
+            KeySource::Body(Arc::from(key.as_str())),
+        ];
+        let placement = entry.placement.unwrap_or(PlacementEntry::Ring);
+        Some(self.affinity(path, entry, keys, placement))
+    }
+
+    fn consistent_hash(&mut self, path: &str, entry: &PolicyEntry) -> Option<Affinity> {
+        let written: Vec<&str> = if entry.keys.is_empty() {
+            vec!["user", "session_id", "address"]
+        } else {
+            entry.keys.iter().map(String::as_str).collect()
+        };
+        let mut keys = Vec::new();
+        for key in written {
+            match key_source(key) {
+                Some(source) => keys.push(source),
+                None => self.wrong(
+                    format!("{path}.keys"),
+                    format!(
+                        "{key:?}: expected header:NAME, body:KEY, cookie:NAME, user, session_id, \
+                         address or prompt"
+                    ),
+                ),
+            }
+        }
+        let of_body = keys.iter().filter(|key| is_own_body_key(key)).count();
+        if of_body > 1 {
+            let message = "one body:KEY is looked for at most, beside user and session_id";
+            self.wrong(format!("{path}.keys"), message);
+        }
+        let placement = entry.placement.unwrap_or(PlacementEntry::Rendezvous);
+        Some(self.affinity(path, entry, keys, placement))
+    }
+
+    fn affinity(
+        &mut self,
+        path: &str,
+        entry: &PolicyEntry,
+        keys: Vec<KeySource>,
+        placement: PlacementEntry,
+    ) -> Affinity {
+        let placement = match placement {
+            PlacementEntry::Ring => {
+                if entry.load_bound.is_some() {
+                    let message = "is for placement: rendezvous";
+                    self.wrong(format!("{path}.load_bound"), message);
+                }
+                Placement::Ring
+            }
+            PlacementEntry::Rendezvous => Placement::Rendezvous {
+                load_bound: self.load_bound(path, entry),
+            },
+        };
+        Affinity { keys, placement }
+    }
+
+    fn load_bound(&mut self, path: &str, entry: &PolicyEntry) -> f64 {
+        let bound = entry.load_bound.unwrap_or(LOAD_BOUND);
+        if !(bound.is_finite() && bound >= 1.0) {
+            let message = format!("{bound}: expected 1 or more");
+            self.wrong(format!("{path}.load_bound"), message);
+        }
+        bound
+    }
+
+    fn scored(&mut self, path: &str, entry: &PolicyEntry) -> Scored {
+        let balanced: Vec<GoalEntry>;
+        let goals = if entry.goals.is_empty() {
+            balanced = (BALANCED.iter())
+                .map(|(attribute, direction)| GoalEntry {
+                    attribute: (*attribute).to_owned(),
+                    direction: *direction,
+                    weight: None,
+                })
+                .collect();
+            &balanced
+        } else {
+            &entry.goals
+        };
+        let picker = match entry.picker.unwrap_or(PickerEntry::Argmax) {
+            PickerEntry::Argmax => Picker::Argmax,
+            PickerEntry::TopK => Picker::TopK(entry.top_k.unwrap_or(3).clamp(1, MOST_KEPT)),
+            PickerEntry::Softmax => Picker::Softmax(entry.temperature.unwrap_or(0.1)),
+            PickerEntry::Weighted => Picker::Weighted,
+        };
+        Scored {
+            goals: self.goals(path, goals),
+            picker,
+        }
+    }
+
+    fn goals(&mut self, path: &str, entries: &[GoalEntry]) -> Vec<Goal> {
+        let path = format!("{path}.goals");
+        if entries.len() > MOST_GOALS {
+            let message = format!("{} goals; the most is {MOST_GOALS}", entries.len());
+            self.wrong(&path, message);
+        }
+        let weights = || entries.iter().map(|goal| goal.weight.unwrap_or(1.0));
+        if weights().any(|weight| !(weight.is_finite() && weight >= 0.0)) {
+            self.wrong(&path, "a weight is no number of 0 or more");
+        } else if weights().sum::<f64>() <= 0.0 {
+            self.wrong(&path, "all weights are 0: nothing is wanted");
+        }
+        let goals = entries.iter().map(|goal| Goal {
+            name: Arc::from(goal.attribute.as_str()),
+            attribute: Attribute::named(&goal.attribute, &mut self.columns),
+            direction: match goal.direction {
+                DirectionEntry::Max => Direction::Max,
+                DirectionEntry::Min => Direction::Min,
+            },
+            weight: goal.weight.unwrap_or(1.0),
+        });
+        goals.collect()
+    }
+
+    fn federation(
+        &mut self,
+        path: &str,
+        entry: &PolicyEntry,
+        keys: &DynamicFile,
+    ) -> Option<Federation> {
+        for (name, weight) in &entry.weights {
+            let path = format!("{path}.weights.{name}");
+            if !FEDERATION.iter().any(|(known, _)| known == name) {
+                self.wrong(
+                    &path,
+                    "unknown; expected health, latency, privacy, locality or cost",
+                );
+            }
+            if !(weight.is_finite() && *weight >= 0.0) {
+                self.wrong(&path, format!("{weight}: expected 0 or more"));
+            }
+        }
+        let weights =
+            FEDERATION.map(|(name, usual)| entry.weights.get(name).copied().unwrap_or(usual));
+        if weights.iter().sum::<f64>() <= 0.0 {
+            self.wrong(format!("{path}.weights"), "all are 0: nothing is wanted");
+        }
+        Some(Federation {
+            weights,
+            max_candidates: entry.max_candidates.unwrap_or(10).clamp(1, MOST_KEPT),
+            min_score: entry.min_score.unwrap_or(0.1),
+            region: entry.region.clone(),
+            privacy: entry.privacy.unwrap_or(Privacy::Internal),
+            strategy: self.strategy(path, entry, keys, "leastlatency")?,
+        })
+    }
+
+    /// The policy that picks in the end, of those that need nothing but a name.
+    fn strategy(
+        &mut self,
+        path: &str,
+        entry: &PolicyEntry,
+        keys: &DynamicFile,
+        usual: &str,
+    ) -> Option<PolicyKind> {
+        let name = entry.strategy.as_deref().unwrap_or(usual);
+        if matches!(name, "federation" | "sequential") {
+            let message = format!("{name:?} cannot be a strategy");
+            self.wrong(format!("{path}.strategy"), message);
+            return None;
+        }
+        let inner = PolicyEntry {
+            kind: name.to_owned(),
+            strategy: None,
+            ..entry.clone()
+        };
+        self.kind(&format!("{path}.strategy"), &inner, keys)
+    }
+}
+
+fn key_source(written: &str) -> Option<KeySource> {
+    Some(match written.split_once(':') {
+        Some(("header", name)) => KeySource::Header(HeaderName::try_from(name).ok()?),
+        Some(("body", key)) if !key.is_empty() => KeySource::Body(Arc::from(key)),
+        Some(("cookie", name)) if !name.is_empty() => KeySource::Cookie(name.to_owned()),
+        None if matches!(written, "user" | "session_id") => KeySource::Body(Arc::from(written)),
+        None if written == "address" => KeySource::Address,
+        None if written == "prompt" => KeySource::Prompt,
+        _ => return None,
+    })
+}
+
+/// Whether it is a key of the body that is not looked for anyway.
+fn is_own_body_key(key: &KeySource) -> bool {
+    matches!(key, KeySource::Body(key) if !matches!(&**key, "user" | "session_id"))
+}
+
+pub(super) fn unknown_policy(name: &str, known: &[&str]) -> String {
+    match name {
+        "disaggregated_prefill" | "disaggregated_prefill_orchestrated" => format!(
+            "{name:?} is not supported: let the engines' own connector split prefill and decode"
+        ),
+        _ => {
+            let hint = nearest(name, known.iter().copied());
+            let hint = hint.map_or(String::new(), |near| format!("; did you mean {near:?}?"));
+            format!("{name:?} is unknown; known: {}{hint}", known.join(", "))
+        }
+    }
+}

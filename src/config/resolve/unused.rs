@@ -1,0 +1,75 @@
+//! Keys of policies that say nothing: told of, since whoever wrote them thinks
+//! otherwise.
+
+use super::super::ListedEngine;
+use super::super::attribute::number;
+use super::super::dynamic::{PickerEntry, PolicyEntry};
+use super::Resolving;
+
+impl Resolving {
+    /// Warns of keys that neither the policy nor its strategy looks at.
+    pub(super) fn unused(&mut self, path: &str, entry: &PolicyEntry) {
+        let types = [Some(entry.kind.as_str()), entry.strategy.as_deref()];
+        let affinity = ["session", "consistenthash"];
+        let bounded = ["session", "consistenthash", "prefixaware"];
+        let picked = |picker| entry.picker == Some(picker);
+        for (key, is_given, by) in [
+            ("session_key", entry.session_key.is_some(), &["session"][..]),
+            ("keys", !entry.keys.is_empty(), &["consistenthash"]),
+            ("placement", entry.placement.is_some(), &affinity),
+            ("load_bound", entry.load_bound.is_some(), &bounded),
+            ("min_match", entry.min_match.is_some(), &["prefixaware"]),
+            ("goals", !entry.goals.is_empty(), &["scored", "weighted"]),
+            ("picker", entry.picker.is_some(), &["scored"]),
+            ("top_k", entry.top_k.is_some(), &["scored"]),
+            ("temperature", entry.temperature.is_some(), &["scored"]),
+            ("weights", !entry.weights.is_empty(), &["federation"]),
+            (
+                "max_candidates",
+                entry.max_candidates.is_some(),
+                &["federation"],
+            ),
+            ("min_score", entry.min_score.is_some(), &["federation"]),
+            ("region", entry.region.is_some(), &["federation"]),
+            ("privacy", entry.privacy.is_some(), &["federation"]),
+            (
+                "strategy",
+                entry.strategy.is_some(),
+                &["federation", "sequential"],
+            ),
+        ] {
+            if is_given && !types.iter().flatten().any(|kind| by.contains(kind)) {
+                let by = by.join(" and ");
+                self.warnings
+                    .push(format!("{path}.{key} has no effect: it is for {by}"));
+            }
+        }
+        for (key, is_lost) in [
+            ("top_k", entry.top_k.is_some() && !picked(PickerEntry::TopK)),
+            (
+                "temperature",
+                entry.temperature.is_some() && !picked(PickerEntry::Softmax),
+            ),
+        ] {
+            if is_lost && types.contains(&Some("scored")) {
+                let picker = if key == "top_k" { "top_k" } else { "softmax" };
+                self.warnings.push(format!(
+                    "{path}.{key} has no effect without picker: {picker}"
+                ));
+            }
+        }
+    }
+
+    /// Warns of goals over what no engine has.
+    pub(super) fn unknown_columns(&mut self, columns: &[String], engines: &[ListedEngine]) {
+        for column in columns {
+            let mut documents = engines.iter().map(|engine| &engine.traits.metadata);
+            if documents.all(|document| number(document, column).is_nan()) {
+                self.warnings.push(format!(
+                    "a goal looks at {column:?}, which is no attribute of ours, nor a number in \
+                     any engine's metadata: all score as the worst on it"
+                ));
+            }
+        }
+    }
+}

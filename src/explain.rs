@@ -1,0 +1,105 @@
+//! `pilotfish explain`: who would get a request, and why, by the proxy's own
+//! reading of it and the policies' own judgement.
+
+use std::io::Write as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use http::HeaderMap;
+use http::header::{HeaderName, HeaderValue};
+use serde_json::Value;
+
+use crate::api::decisions;
+use crate::cli::ExplainArgs;
+use crate::config::problem::Problems;
+use crate::config::resolve::resolve;
+use crate::config::validate::{Format, load};
+use crate::decisions::Inputs;
+use crate::discovery::listed;
+use crate::discovery::models::Cards;
+use crate::fleet::{Fleet, Snapshot};
+use crate::metrics::ModelRegistry;
+use crate::policy::{Moment, Question, Tried};
+use crate::proxy::offline;
+use crate::scrape::stale_after;
+
+/// Prints the decision, as `/debug/decisions` does. Engines are as if they
+/// had just come: nothing is known of them but what the file says.
+///
+/// # Errors
+/// What is wrong with the file or the request.
+pub fn run(args: &ExplainArgs) -> anyhow::Result<()> {
+    let keys = load(&args.config, Format::of(&args.config))?.keys;
+    let of = args.config.display().to_string();
+    let settings = resolve(&keys)
+        .map_err(|list| Problems { of, list })?
+        .settings;
+    let specs = listed::specs(&settings.engines, &Cards::default());
+    let mut fleet = Fleet::new(ModelRegistry::default());
+    fleet.apply(Arc::new(settings), specs);
+    let page = explain(args, &fleet.published().load_full())?;
+    Ok(writeln!(
+        std::io::stdout(),
+        "{}",
+        serde_json::to_string_pretty(&page)?
+    )?)
+}
+
+fn explain(args: &ExplainArgs, snapshot: &Snapshot) -> anyhow::Result<Value> {
+    let request = offline::Request {
+        path: &args.path,
+        headers: &headers(args)?,
+        body: body(args)?,
+    };
+    let offline::Prepared {
+        policy,
+        model,
+        asked,
+        pinned,
+    } = offline::prepare(snapshot, request)?;
+    if let Some(pinned) = pinned {
+        let engine = pinned.engine.url.text();
+        return Ok(serde_json::json!({"chosen": engine, "pinned": true}));
+    }
+    let question = Question {
+        set: &model.candidates,
+        asked: &asked,
+        tried: &Tried::default(),
+        moment: Moment {
+            now: Duration::from_secs(60),
+            stale_after: stale_after(Duration::from_secs(30)),
+            slow_start: snapshot.settings.routing.slow_start,
+        },
+    };
+    let inputs = Inputs::take(policy, model, &question, args.seed);
+    Ok(Value::Object(decisions::inputs(&inputs, inputs.decide().0)))
+}
+
+fn headers(args: &ExplainArgs) -> anyhow::Result<HeaderMap> {
+    let mut headers = HeaderMap::new();
+    for header in &args.header {
+        let (name, value) = header
+            .split_once(':')
+            .with_context(|| format!("--header {header:?}: expected NAME: VALUE"))?;
+        headers.append(
+            HeaderName::try_from(name.trim()).with_context(|| format!("--header {header:?}"))?,
+            HeaderValue::try_from(value.trim()).with_context(|| format!("--header {header:?}"))?,
+        );
+    }
+    Ok(headers)
+}
+
+fn body(args: &ExplainArgs) -> anyhow::Result<bytes::Bytes> {
+    if args.request.as_os_str() == "-" {
+        let mut body = Vec::new();
+        std::io::Read::read_to_end(&mut std::io::stdin(), &mut body)?;
+        return Ok(body.into());
+    }
+    let shown = args.request.display();
+    let body = std::fs::read(&args.request).with_context(|| format!("cannot read {shown}"))?;
+    if body.is_empty() {
+        bail!("{shown} is empty; expected the JSON body of a request");
+    }
+    Ok(body.into())
+}

@@ -1,0 +1,163 @@
+//! The engines among which one choice is made.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::time::Duration;
+
+use super::Snapshot;
+use super::engine::{Engine, EngineSpec};
+use super::health;
+use super::layout::{Layout, MOST_RENDEZVOUS};
+use super::ring::Ring;
+use super::stats::Served;
+use crate::config::Routing;
+use crate::config::policies::PolicyKind;
+
+/// An engine, and what is said of it.
+pub(super) type Member = (Arc<Engine>, Arc<EngineSpec>);
+
+/// One engine as the traffic of one model sees it.
+#[derive(Debug, Clone)]
+pub struct Candidate {
+    /// The engine, with its live state.
+    pub engine: Arc<Engine>,
+    /// What discovery says of it now.
+    pub spec: Arc<EngineSpec>,
+    /// What it did for this model.
+    pub served: Arc<Served>,
+}
+
+/// Engines among which one choice is made, sorted by URL, as the reference
+/// router takes them.
+#[derive(Debug)]
+pub struct CandidateSet {
+    pub(super) list: Vec<Candidate>,
+    /// Round-robin's position, shared by the workers, and by the sets of one
+    /// model that follow each other.
+    pub cursor: Arc<AtomicUsize>,
+    pub(super) busy: Arc<Busy>,
+    /// What is the same for every request.
+    pub layout: Arc<Layout>,
+}
+
+/// The load of a set that is too large to be summed each time: see
+/// [`CandidateSet::open_load`].
+#[derive(Debug, Default)]
+pub(super) struct Busy {
+    moment: AtomicU64,
+    requests: AtomicU64,
+    weights: AtomicU64,
+}
+
+impl CandidateSet {
+    /// The engines.
+    #[must_use]
+    pub fn list(&self) -> &[Candidate] {
+        &self.list
+    }
+
+    /// Requests in flight on all its engines that are up, and the weights of
+    /// these. Beyond [`MOST_RENDEZVOUS`] engines the sums are good for 10 ms, since
+    /// they cost more than the rest of a decision.
+    #[must_use]
+    pub fn open_load(&self, now: Duration) -> (u64, f64) {
+        let (now_ms, few) = (health::millis(now), self.list.len() <= MOST_RENDEZVOUS);
+        // Hundredths of a second; 0 is never.
+        let moment = now_ms / 10 + 1;
+        if !few && self.busy.moment.load(Relaxed) == moment {
+            let weights = f64::from_bits(self.busy.weights.load(Relaxed));
+            return (self.busy.requests.load(Relaxed), weights);
+        }
+        let (mut requests, mut weights) = (0, 0.0);
+        for (one, weight) in self.list.iter().zip(&self.layout.weights) {
+            if *weight > 0.0 && one.engine.health.is_up_at(now_ms) {
+                requests += u64::from(one.engine.in_flight.load(Relaxed));
+                weights += weight;
+            }
+        }
+        if !few {
+            self.busy.requests.store(requests, Relaxed);
+            self.busy.weights.store(weights.to_bits(), Relaxed);
+            self.busy.moment.store(moment, Relaxed);
+        }
+        (requests, weights)
+    }
+
+    fn keys(&self) -> Vec<u64> {
+        self.list.iter().map(|one| one.engine.key).collect()
+    }
+
+    /// The set of `engines` that follows `old`, as the model of that name has it.
+    pub(super) fn follow(
+        model: &Arc<str>,
+        old: Option<&Self>,
+        mut engines: Vec<Member>,
+        layouts: &mut Layouts<'_>,
+    ) -> Self {
+        engines.sort_by(|(a, _), (b, _)| a.url.text().cmp(b.url.text()));
+        let list = engines.into_iter().map(|(engine, spec)| Candidate {
+            served: engine.served(model),
+            engine,
+            spec,
+        });
+        let mut set = Self {
+            list: list.collect(),
+            cursor: old.map_or_else(Arc::default, |old| Arc::clone(&old.cursor)),
+            busy: Arc::default(),
+            layout: Arc::default(),
+        };
+        set.layout = layouts.of(&set);
+        set
+    }
+}
+
+/// The layouts of one snapshot: one for each set of engines, however many models
+/// have it; their rings are the last snapshot's where the set is the same.
+pub(super) struct Layouts<'a> {
+    columns: &'a [String],
+    needs_ring: bool,
+    needs_points: bool,
+    rings: HashMap<Vec<u64>, Arc<Ring<u128>>>,
+    known: HashMap<Vec<u64>, Arc<Layout>>,
+}
+
+impl<'a> Layouts<'a> {
+    pub(super) fn new(routing: &'a Routing, old: &Snapshot) -> Self {
+        let sets = old.models.values().chain([&old.all]);
+        let rings = sets.filter_map(|model| {
+            let ring = model.candidates.layout.ring.as_ref()?;
+            Some((model.candidates.keys(), Arc::clone(ring)))
+        });
+        let any = |needs: fn(&PolicyKind) -> bool| {
+            let mut policies = routing.named.values().chain([&routing.policy]);
+            policies.any(|policy| needs(&policy.kind))
+        };
+        Self {
+            columns: &routing.columns,
+            needs_ring: any(PolicyKind::needs_ring),
+            needs_points: any(PolicyKind::needs_points),
+            rings: rings.collect(),
+            known: HashMap::new(),
+        }
+    }
+
+    fn of(&mut self, set: &CandidateSet) -> Arc<Layout> {
+        let keys = set.keys();
+        if let Some(known) = self.known.get(&keys) {
+            return Arc::clone(known);
+        }
+        let mut layout = Layout::new(&set.list, self.columns);
+        if self.needs_ring {
+            let urls = set.list.iter().map(|one| one.engine.url.text());
+            let ring = self.rings.get(&keys).map(Arc::clone);
+            layout.ring = Some(ring.unwrap_or_else(|| Arc::new(Ring::reference(urls))));
+        }
+        if self.needs_points && set.list.len() > MOST_RENDEZVOUS {
+            layout.points = Some(Ring::weighted(&layout.hashes, &layout.weights));
+        }
+        let layout = Arc::new(layout);
+        self.known.insert(keys, Arc::clone(&layout));
+        layout
+    }
+}

@@ -1,0 +1,105 @@
+//! The fewest tokens outstanding, of two engines drawn at random.
+//!
+//! What we sent is known to the token; what others sent is known from the
+//! engine's own metrics, which are as old as the last reading, and count for
+//! less the older they are: sidecars that all believed the same old page would
+//! all run to the same engine.
+
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use fastrand::Rng;
+
+use super::explain::Verdict;
+use super::view::View;
+use crate::fleet::attributes::Live;
+use crate::fleet::latency::fade;
+use crate::fleet::load::Expected;
+
+/// In this time, in seconds, what a page said of others' requests loses half
+/// its weight. Measured (`pilotfish simulate`): with pages every 30 s and 64
+/// sidecars longer ones herd; with pages every second it makes no difference.
+const HALF_LIFE: f64 = 2.0;
+/// A cache for keys and values that is fuller than this slows its engine down:
+/// running requests are put off.
+const KV_FULL: f64 = 0.9;
+/// By so much, when it is wholly full.
+const KV_PENALTY: f64 = 4.0;
+
+/// The one of two with the lower [`cost`]; of equals the first drawn.
+pub(super) fn pick(view: &View<'_>, rng: &mut Rng) -> Option<usize> {
+    let new = coming(view);
+    view.better_of_two(rng, |at| cost(view, at, new))
+}
+
+/// What the request that comes is thought to add.
+pub(super) fn coming(view: &View<'_>) -> f64 {
+    f64::from(Expected::prompt_of(view.asked.prompt_tokens)) + 1.0
+}
+
+/// Tokens outstanding, for its weight, with `new` ones.
+pub(super) fn cost(view: &View<'_>, at: usize, new: f64) -> f64 {
+    let parts = Parts::of(view, at);
+    (parts.ours + parts.foreign + new) * parts.pressure / view.weight(at)
+}
+
+/// How much of what an engine told so long ago still counts.
+pub(super) fn trust(age: Duration) -> f64 {
+    fade(age.as_secs_f64() / HALF_LIFE)
+}
+
+/// What the cost is made of.
+struct Parts {
+    /// Tokens of our own requests.
+    ours: f64,
+    /// Tokens of others', as far as is still known.
+    foreign: f64,
+    /// How much its full cache slows it.
+    pressure: f64,
+}
+
+impl Parts {
+    fn of(view: &View<'_>, at: usize) -> Self {
+        let engine = view.engine(at);
+        #[expect(clippy::cast_precision_loss, reason = "far below 2^52 tokens")]
+        let ours = engine.outstanding.load(Relaxed) as f64;
+        let age = engine.attributes.age(view.by.now);
+        let Some(age) = age.filter(|_| engine.attributes.is_fresh(view.by)) else {
+            return Self {
+                ours,
+                foreign: 0.0,
+                pressure: 1.0,
+            };
+        };
+        let trust = trust(age);
+        let in_flight = f64::from(engine.in_flight.load(Relaxed));
+        // A request of theirs is thought to be like one of ours.
+        let each = if in_flight > 0.0 {
+            ours / in_flight
+        } else {
+            coming(view) + 128.0
+        };
+        let usage = engine.attributes.get(Live::KvCacheUsage).unwrap_or(0.0);
+        let fullness = ((usage - KV_FULL) / (1.0 - KV_FULL)).clamp(0.0, 1.0);
+        Self {
+            ours,
+            foreign: engine.foreign_requests() * each * trust,
+            pressure: 1.0 + KV_PENALTY * fullness * trust,
+        }
+    }
+}
+
+pub(super) fn judge(view: &View<'_>) -> Vec<Verdict> {
+    let new = coming(view);
+    super::explain::each(view, |at| {
+        let parts = Parts::of(view, at);
+        let cost = cost(view, at, new);
+        Verdict::new(cost)
+            .with("our_tokens", parts.ours)
+            .with("others_tokens", parts.foreign)
+            .with("kv_pressure", parts.pressure)
+            .with("weight", view.share(at))
+            .with("slow_start", view.ramp(at))
+            .with("load", cost)
+    })
+}

@@ -1,0 +1,123 @@
+//! From a request to what a policy may know of it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::request::Parts;
+
+use super::error::ProxyError;
+use super::facts::{Peeked, Wanted};
+use super::fingerprint;
+use super::headers::OWN_PREFIX;
+use super::wishes::{Wishes, key};
+use crate::config::policies::{KeySource, PolicyKind};
+use crate::fleet::layout::Capability;
+use crate::fleet::ring::{hash, mix};
+use crate::fleet::{Model, Snapshot};
+use crate::policy::memory::{Fingerprint, Prefix};
+use crate::policy::{Asked, Policy};
+
+/// The policy that a request names, or the one in force; it must be one that
+/// heeds all that the request asks.
+pub(super) fn policy<'a>(
+    snapshot: &'a Snapshot,
+    wishes: &Wishes<'_>,
+) -> Result<&'a Arc<Policy>, ProxyError> {
+    let policy = named(snapshot, wishes.policy)?;
+    let kind = &policy.spec.kind;
+    let heeds_qos = matches!(kind, PolicyKind::Federation(_)) && wishes.engine.is_none();
+    let heeds_models = matches!(kind, PolicyKind::Sequential(_));
+    for (name, is_heeded, by) in [
+        ("qos", wishes.qos.is_none() || heeds_qos, "federation"),
+        (
+            "models",
+            wishes.models.is_none() || heeds_models,
+            "sequential",
+        ),
+    ] {
+        if !is_heeded {
+            return Err(ProxyError::Header {
+                name: format!("{OWN_PREFIX}{name}"),
+                message: format!(
+                    "the policy {:?} does not heed it; one of type {by} does, without a pinned engine",
+                    policy.spec.name
+                ),
+            });
+        }
+    }
+    Ok(policy)
+}
+
+fn named<'a>(snapshot: &'a Snapshot, name: Option<&str>) -> Result<&'a Arc<Policy>, ProxyError> {
+    let policies = &snapshot.policies;
+    let Some(name) = name else {
+        return Ok(&policies.default);
+    };
+    if *name == *policies.default.spec.name {
+        return Ok(&policies.default);
+    }
+    policies.named.get(name).ok_or_else(|| {
+        let named = policies.named.keys().map(String::as_str);
+        let known: Vec<&str> = named.chain([&*policies.default.spec.name]).collect();
+        ProxyError::Header {
+            name: format!("{OWN_PREFIX}policy"),
+            message: format!("{name:?} is unknown; known: {}", known.join(", ")),
+        }
+    })
+}
+
+/// What a policy looks for in a body.
+pub(super) fn wanted(kind: &PolicyKind) -> Wanted<'_> {
+    let mut of_body = kind.keys().iter().filter_map(|source| match source {
+        KeySource::Body(key) => Some(key),
+        _ => None,
+    });
+    // A session's id is hashed as Python prints it, even that of `user`.
+    let is_session = matches!(kind.innermost(), PolicyKind::Session(_));
+    Wanted {
+        key: of_body.find(|key| is_session || !matches!(&***key, "user" | "session_id")),
+        prompt: kind.reads_prompt(),
+        any_model: matches!(kind, PolicyKind::Sequential(_)),
+    }
+}
+
+/// What the policy may know, and how the prompt begins.
+pub(super) fn asked(
+    policy: &Policy,
+    head: &Parts,
+    (wishes, peer): (&Wishes<'_>, &str),
+    (peeked, model): (&mut Peeked, &Model),
+    clock: impl Fn() -> Duration,
+) -> (Asked, Vec<Fingerprint>) {
+    let mut prints = Vec::new();
+    let mut prefix = Prefix::default();
+    if let Some(prompt) = &peeked.facts.prompt {
+        let least = policy.spec.kind.least_match();
+        // The cache of one model is none of another's.
+        let salt = hash(model.name.as_bytes());
+        let salted = |print: Fingerprint| Fingerprint {
+            hash: mix(salt, print.hash),
+            ..print
+        };
+        prints = fingerprint::of(&peeked.held, prompt);
+        prints.retain(|print| print.bytes >= least);
+        prints.iter_mut().for_each(|print| *print = salted(*print));
+        if let Some(memory) = &policy.memory {
+            prefix = memory.recall(&prints, clock());
+        }
+        prefix.anchor = prints.first().map(|print| print.hash);
+        let root = fingerprint::root(&peeked.held, prompt);
+        let root = root.filter(|print| print.bytes >= least && prefix.anchor.is_some());
+        prefix.root = root.map(|print| salted(print).hash);
+    }
+    let facts = &mut peeked.facts;
+    let asked = Asked {
+        key: key(policy.spec.kind.keys(), &head.headers, facts, peer),
+        prefix,
+        prompt_tokens: facts.estimated_tokens,
+        max_tokens: facts.max_tokens,
+        qos: wishes.qos.unwrap_or_default(),
+        capability: Capability::of_path(head.uri.path()),
+    };
+    (asked, prints)
+}

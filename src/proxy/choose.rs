@@ -1,0 +1,127 @@
+//! Choosing an engine for one request: everything that the choice is made
+//! from, gathered where the clock and the random generator are at hand.
+
+use std::cell::{Cell, RefCell};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant, SystemTime};
+
+use fastrand::Rng;
+
+use crate::config::policies::PolicyKind;
+use crate::decisions::{DecisionLog, Inputs, Record};
+use crate::fleet::load::{Expected, InFlight};
+use crate::fleet::{Candidate, Model, Snapshot};
+use crate::policy::memory::Fingerprint;
+use crate::policy::{Asked, Moment, Policy, Question, Refusal, Tried, decide};
+
+/// What a choice is made from.
+#[derive(Debug)]
+pub struct Choosing<'a> {
+    /// The view of the fleet.
+    pub snapshot: &'a Snapshot,
+    /// Who is asked.
+    pub policy: &'a Arc<Policy>,
+    /// Among whose engines.
+    pub model: &'a Arc<Model>,
+    /// The request.
+    pub asked: &'a Asked,
+    /// How its prompt begins.
+    pub prints: &'a [Fingerprint],
+    /// Who must get it, whatever the policy.
+    pub pinned: Option<&'a Candidate>,
+    /// The worker's own.
+    pub rng: &'a RefCell<Rng>,
+    /// The greatest age of attributes that count.
+    pub stale_after: Duration,
+    /// Where the decision is kept, if it is to be explained.
+    pub log: Option<&'a DecisionLog>,
+    /// The request's id.
+    pub request_id: &'a str,
+    /// The last record's number.
+    pub recorded: Cell<Option<u64>>,
+}
+
+impl<'a> Choosing<'a> {
+    /// An engine that was not tried.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub fn choose(&self, tried: &Tried, now: Instant) -> Result<&'a Candidate, Refusal> {
+        if let Some(pinned) = self.pinned {
+            let is_tried = tried.contains(&pinned.engine);
+            return Some(pinned).filter(|_| !is_tried).ok_or(Refusal::Nobody);
+        }
+        let question = Question {
+            set: &self.model.candidates,
+            asked: self.asked,
+            tried,
+            moment: Moment {
+                now: self.snapshot.clock(now),
+                stale_after: self.stale_after,
+                slow_start: self.snapshot.settings.routing.slow_start,
+            },
+        };
+        let at = match self.log {
+            None => self.decide(&question)?,
+            Some(log) if log.has_room(question.moment.now) => self.recorded(log, &question)?,
+            Some(_) => self.decide(&question)?,
+        };
+        let chosen = self
+            .model
+            .candidates
+            .list()
+            .get(at)
+            .ok_or(Refusal::Nobody)?;
+        if let Some(memory) = &self.policy.memory {
+            memory.learn(self.prints, chosen.engine.key, question.moment.now);
+        }
+        Ok(chosen)
+    }
+
+    fn decide(&self, question: &Question<'_>) -> Result<usize, Refusal> {
+        decide(&self.policy.spec.kind, question, &mut self.rng.borrow_mut())
+    }
+
+    /// Decides from what is taken down, so that what is told is what happened.
+    fn recorded(&self, log: &DecisionLog, question: &Question<'_>) -> Result<usize, Refusal> {
+        let seed = self.rng.borrow_mut().u64(..);
+        let cursor = &question.set.cursor;
+        let (inputs, chosen) = loop {
+            let inputs = Inputs::take(self.policy, self.model, question, seed);
+            let (chosen, turns) = inputs.decide();
+            let next = inputs.turn.wrapping_add(turns);
+            // Another worker may have taken the turn in between.
+            let taken = cursor.compare_exchange(inputs.turn, next, Relaxed, Relaxed);
+            if turns == 0 || taken.is_ok() {
+                break (inputs, chosen);
+            }
+        };
+        let id = log.next_id();
+        log.keep(Record {
+            id,
+            at: SystemTime::now(),
+            request_id: self.request_id.to_owned(),
+            generation: self.snapshot.generation,
+            chosen,
+            inputs,
+        });
+        self.recorded.set(Some(id));
+        chosen
+    }
+
+    /// The session's id, if that is what places the request. Other keys may be
+    /// secrets, and are shown to nobody.
+    #[must_use]
+    pub fn session(&self) -> Option<&str> {
+        let is_session = matches!(self.policy.spec.kind.innermost(), PolicyKind::Session(_));
+        self.asked.key.as_deref().filter(|_| is_session)
+    }
+
+    /// Counts the request as the engine's.
+    #[must_use]
+    pub fn take(&self, chosen: &Candidate, now: Instant) -> InFlight {
+        let (prompt, most) = (self.asked.prompt_tokens, self.asked.max_tokens);
+        InFlight::take(chosen, Expected::of(chosen, prompt, most), now)
+    }
+}

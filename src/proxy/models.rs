@@ -1,0 +1,128 @@
+//! The model that a request is for, and the engine that it names itself.
+
+use std::sync::Arc;
+
+use super::error::ProxyError;
+use super::facts::Peeked;
+use super::headers::Pinned;
+use super::wishes::Wishes;
+use crate::config::policies::PolicyKind;
+use crate::fleet::{Candidate, Model, Snapshot};
+use crate::policy::Policy;
+
+/// Models that one request may allow.
+const MOST: usize = 64;
+
+/// The model of a request under that policy; all engines when it names none.
+pub(super) fn choose<'a>(
+    snapshot: &'a Snapshot,
+    policy: &Policy,
+    wishes: &Wishes<'_>,
+    peeked: &Peeked,
+) -> Result<&'a Arc<Model>, ProxyError> {
+    if peeked.out_of_reach {
+        let only = snapshot.only_model();
+        return only.ok_or(ProxyError::BodyTooLarge(
+            snapshot.settings.limits.max_peek_bytes,
+        ));
+    }
+    let Some(name) = &peeked.facts.model else {
+        return Ok(&snapshot.all);
+    };
+    let known = snapshot.model(name);
+    if !matches!(policy.spec.kind, PolicyKind::Sequential(_)) {
+        return known.ok_or_else(|| ProxyError::ModelNotFound(name.clone()));
+    }
+    match (wishes.models, known) {
+        (Some(list), _) => in_turn(snapshot, policy, list, &listed(snapshot, list)?),
+        (None, Some(model)) => Ok(model),
+        (None, None) if matches!(name.as_str(), "" | "auto") => {
+            let all = snapshot.models().into_iter();
+            let served = all.filter(|model| model.is_served());
+            let served = served.map(|model| (&*model.name, Some(model)));
+            in_turn(snapshot, policy, name, &served.collect::<Vec<_>>())
+        }
+        (None, None) => in_turn(snapshot, policy, name, &listed(snapshot, name)?),
+    }
+}
+
+/// A model by the name that it was asked for.
+type Named<'a, 'b> = (&'b str, Option<&'a Arc<Model>>);
+
+/// The models on a client's list.
+fn listed<'a, 'b>(snapshot: &'a Snapshot, list: &'b str) -> Result<Vec<Named<'a, 'b>>, ProxyError> {
+    let names = list
+        .split(',')
+        .map(str::trim)
+        .filter(|name| !name.is_empty());
+    let models: Vec<Named<'_, '_>> = names
+        .take(MOST + 1)
+        .map(|name| (name, snapshot.model(name)))
+        .collect();
+    if models.len() > MOST {
+        return Err(ProxyError::TooManyModels(MOST));
+    }
+    Ok(models)
+}
+
+/// Of these models the next in turn that has an engine.
+fn in_turn<'a>(
+    snapshot: &'a Snapshot,
+    policy: &Policy,
+    asked: &str,
+    models: &[Named<'a, '_>],
+) -> Result<&'a Arc<Model>, ProxyError> {
+    let now = snapshot.clock(std::time::Instant::now());
+    let is_up = |model: &Arc<Model>| {
+        let mut engines = model.candidates.list().iter();
+        engines.any(|one| one.engine.health.is_up(now))
+    };
+    let names = models.iter().map(|(name, _)| *name);
+    let next = policy
+        .turns
+        .next(names, |at| models[at].1.is_some_and(is_up));
+    let mut known = models.iter().filter_map(|(_, model)| *model);
+    let chosen = next.and_then(|at| models[at].1);
+    // Better one whose engines fail than none.
+    let chosen = chosen.or_else(|| known.clone().find(|model| model.is_served()));
+    chosen.ok_or_else(|| match known.next() {
+        None => ProxyError::ModelNotFound(asked.to_owned()),
+        Some(_) => ProxyError::ModelUnavailable(asked.to_owned()),
+    })
+}
+
+/// The engine that the request itself names.
+pub(super) fn pinned<'a>(
+    snapshot: &'a Snapshot,
+    by_path: &Pinned,
+    wishes: &Wishes<'_>,
+    model: &'a Model,
+) -> Result<Option<&'a Candidate>, ProxyError> {
+    let id = match (by_path, wishes.engine) {
+        (Pinned::Unnamed, _) => return Err(ProxyError::NoEngineId),
+        (Pinned::To(id), _) => id.as_str(),
+        (Pinned::No, Some(id)) => id,
+        (Pinned::No, None) => return Ok(None),
+    };
+    let mut all = snapshot.all.candidates.list().iter();
+    let named = all.find(|one| one.engine.url.text() == id);
+    let found = named.ok_or_else(|| ProxyError::EngineNotFound(id.to_owned()))?;
+    if model.name.is_empty() {
+        return Ok(Some(found));
+    }
+    let mut serving = model.candidates.list().iter();
+    let Some(serving) = serving.find(|one| one.engine.key == found.engine.key) else {
+        return Err(ProxyError::EngineWithoutModel {
+            engine: id.to_owned(),
+            model: model.name.to_string(),
+        });
+    };
+    if !serving
+        .engine
+        .health
+        .is_up(snapshot.clock(std::time::Instant::now()))
+    {
+        return Err(ProxyError::EngineAside(id.to_owned()));
+    }
+    Ok(Some(serving))
+}

@@ -1,0 +1,69 @@
+//! A request that is only thought of: read as one that came, and sent nowhere.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::HeaderMap;
+
+use super::error::ProxyError;
+use super::headers::Pinned;
+use super::wishes::Wishes;
+use super::{ask, facts, models};
+use crate::fleet::{Candidate, Model, Snapshot};
+use crate::policy::{Asked, Policy};
+
+/// A request as it might come.
+#[derive(Debug)]
+pub struct Request<'a> {
+    /// The path of its URL.
+    pub path: &'a str,
+    /// Its head.
+    pub headers: &'a HeaderMap,
+    /// Its body.
+    pub body: Bytes,
+}
+
+/// What a policy would be asked.
+#[derive(Debug)]
+pub struct Prepared<'a> {
+    /// Which policy.
+    pub policy: &'a Arc<Policy>,
+    /// Among whose engines.
+    pub model: &'a Arc<Model>,
+    /// For what.
+    pub asked: Asked,
+    /// The engine that it names itself, whatever the policy.
+    pub pinned: Option<&'a Candidate>,
+}
+
+/// Reads the request as the proxy would.
+///
+/// # Errors
+/// What the client would get.
+pub fn prepare<'a>(
+    snapshot: &'a Snapshot,
+    request: Request<'_>,
+) -> Result<Prepared<'a>, ProxyError> {
+    let mut head = http::Request::new(()).into_parts().0;
+    head.method = http::Method::POST;
+    head.uri = http::Uri::try_from(request.path).map_err(|error| ProxyError::Header {
+        name: ":path".to_owned(),
+        message: error.to_string(),
+    })?;
+    head.headers = request.headers.clone();
+    let wishes = Wishes::of(&head.headers, &snapshot.settings.routing.allow)?;
+    let policy = ask::policy(snapshot, &wishes)?;
+    let wanted = ask::wanted(&policy.spec.kind);
+    let mut peeked = facts::look(&head, request.body, wanted)?;
+    let model = models::choose(snapshot, policy, &wishes, &peeked)?;
+    let pinned = models::pinned(snapshot, &Pinned::No, &wishes, model)?;
+    let from = (&wishes, "127.0.0.1");
+    let (asked, _) = ask::asked(policy, &head, from, (&mut peeked, model), || Duration::ZERO);
+    Ok(Prepared {
+        policy,
+        model,
+        asked,
+        pinned,
+    })
+}
