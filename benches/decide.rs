@@ -88,6 +88,7 @@ fn pick(criterion: &mut Criterion) {
                 anchor: Some(42),
                 root: Some(43),
                 bytes: 4000,
+                worth: 3200,
                 // Seen by an engine that is gone, and so to be placed anew.
                 recalled: [Recalled {
                     key: u64::MAX,

@@ -81,6 +81,7 @@ fn record(policy: &str) -> Map<String, Value> {
             anchor: (policy == "prefixaware").then_some(41),
             root: (policy == "prefixaware").then_some(42),
             bytes: 5000,
+            worth: 4000,
             recalled: [
                 Recalled {
                     key: key(2),

@@ -79,6 +79,7 @@ fn shown(inputs: &Inputs) -> Value {
         "anchor": prefix.anchor,
         "root": prefix.root,
         "bytes": prefix.bytes,
+        "worth": prefix.worth,
         "recalled": seen.collect::<Vec<_>>(),
     })));
     page

@@ -121,43 +121,40 @@ impl Engine {
         let created = std::time::SystemTime::now()
             .duration_since(std::time::UNIX_EPOCH)
             .map_or(0, |since| since.as_secs());
-        Self {
-            hash: hash(url.text().as_bytes()),
-            url,
-            key,
-            epoch,
-            created,
-            in_flight: AtomicU32::new(0),
-            answering: AtomicU32::new(0),
-            outstanding: AtomicU64::new(0),
-            foreign: AtomicU64::new(0),
-            latency: Latency::default(),
-            health: Health::new(now),
-            attributes: Attributes::default(),
-            connects: AtomicU64::new(0),
-            reuses: AtomicU64::new(0),
-            stale: AtomicU64::new(0),
-            outcomes: Default::default(),
-            served: Mutex::default(),
-        }
+        let hash = hash(url.text().as_bytes());
+        let mut engine = Self::idle(url, key, hash, (epoch, created));
+        engine.health = Health::new(now);
+        engine
     }
 
     /// One that is like this one was when `reading` was taken, and stays so.
     #[must_use]
     pub fn frozen(&self, reading: &Reading) -> Self {
+        let since = (self.epoch, self.created);
+        let mut engine = Self::idle(self.url.clone(), self.key, self.hash, since);
+        engine.in_flight = AtomicU32::new(reading.in_flight);
+        engine.outstanding = AtomicU64::new(reading.outstanding_tokens);
+        engine.set_foreign_requests(reading.foreign_requests);
+        engine.latency = Latency::from_bits(reading.latency_bits);
+        engine.health = Health::from_parts(reading.health);
+        engine.attributes = Attributes::from_read(&reading.attributes, reading.scraped_at_ms);
+        engine
+    }
+
+    fn idle(url: EngineUrl, key: u64, hash: u64, (epoch, created): (Instant, u64)) -> Self {
         Self {
-            key: self.key,
-            in_flight: AtomicU32::new(reading.in_flight),
+            key,
+            in_flight: AtomicU32::new(0),
             answering: AtomicU32::new(0),
-            outstanding: AtomicU64::new(reading.outstanding_tokens),
-            foreign: AtomicU64::new(reading.foreign_requests.to_bits()),
-            latency: Latency::from_bits(reading.latency_bits),
-            health: Health::from_parts(reading.health),
-            attributes: Attributes::from_read(&reading.attributes, reading.scraped_at_ms),
-            url: self.url.clone(),
-            hash: self.hash,
-            epoch: self.epoch,
-            created: self.created,
+            outstanding: AtomicU64::new(0),
+            foreign: AtomicU64::new(0),
+            latency: Latency::default(),
+            health: Health::default(),
+            attributes: Attributes::default(),
+            url,
+            hash,
+            epoch,
+            created,
             connects: AtomicU64::new(0),
             reuses: AtomicU64::new(0),
             stale: AtomicU64::new(0),

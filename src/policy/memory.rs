@@ -40,6 +40,17 @@ pub struct Recalled {
     pub bytes: u32,
 }
 
+/// Which turn of a conversation a prompt is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Turn {
+    /// It is no conversation.
+    None,
+    /// Its user's first message is its last.
+    First,
+    /// There was one before, which had so many bytes.
+    Later(u32),
+}
+
 /// What is known of a prompt's beginning.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Prefix {
@@ -50,6 +61,8 @@ pub struct Prefix {
     pub root: Option<u64>,
     /// How many bytes of it there are.
     pub bytes: u32,
+    /// Whoever has seen less of it does not count, in bytes.
+    pub worth: u32,
     /// Who has seen it, longest beginning first; bytes 0: nobody else.
     pub recalled: [Recalled; Self::MOST],
 }
@@ -57,6 +70,29 @@ pub struct Prefix {
 impl Prefix {
     /// Engines that are recalled at most.
     pub const MOST: usize = 3;
+
+    /// Sets [`Prefix::worth`]. Of a conversation the turn before must have been
+    /// seen, or nearly all: a sidecar that has not seen the last turns knows where
+    /// the conversation was, not where it is, and its own place is better.
+    /// (Measured with `pilotfish simulate`, 1 to 64 sidecars.)
+    #[must_use]
+    pub fn worth(self, turn: Turn) -> Self {
+        let (share, before) = match turn {
+            Turn::None => (0.0, 0),
+            Turn::First => (0.4, u32::MAX),
+            Turn::Later(before) => (0.8, before),
+        };
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "less than there are bytes"
+        )]
+        let worth = (f64::from(self.bytes) * share) as u32;
+        Self {
+            worth: worth.min(before),
+            ..self
+        }
+    }
 }
 
 /// The table.

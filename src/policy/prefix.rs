@@ -16,9 +16,6 @@ use super::view::View;
 use super::{least_load, rendezvous};
 use crate::config::policies::PrefixAware;
 
-/// Of a conversation's prompt. Measured (`pilotfish simulate`, 1 to 64
-/// sidecars): with less, sidecars lead each other's conversations astray.
-const NEARLY_ALL: f64 = 0.8;
 /// A recalled engine comes before any other, whatever their scores.
 const RECALLED: f64 = 1e12;
 
@@ -40,14 +37,9 @@ fn key(view: &View<'_>) -> Option<u64> {
     view.asked.prefix.root.or(view.asked.prefix.anchor)
 }
 
-/// Who is worth more than the conversation's own place: a sidecar that has not
-/// seen the last turns knows where the conversation was, not where it is.
+/// Who has seen enough to be worth more than the prompt's own place.
 fn known(prefix: &Prefix) -> impl Iterator<Item = &Recalled> {
-    let worth = match prefix.root {
-        Some(_) => f64::from(prefix.bytes) * NEARLY_ALL,
-        None => 1.0,
-    };
-    let enough = move |one: &&Recalled| f64::from(one.bytes) >= worth;
+    let enough = |one: &&Recalled| one.bytes > 0 && one.bytes >= prefix.worth;
     prefix.recalled.iter().filter(enough)
 }
 

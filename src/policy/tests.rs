@@ -114,6 +114,7 @@ fn request(n: u64) -> Asked {
             anchor: Some(mix(n, 1)),
             root: n.is_multiple_of(2).then(|| mix(n, 2)),
             bytes: 4096,
+            worth: if n.is_multiple_of(2) { 3276 } else { 0 },
             recalled: [Recalled {
                 key: n % 7,
                 bytes: 4000,
@@ -377,7 +378,7 @@ fn prompts_go_where_their_beginning_was_seen() {
     );
     asked.prefix.recalled[1].bytes = 1000;
     assert_eq!(next(&snapshot, &asked, &mut rng), home, "of too little");
-    asked.prefix.root = None;
+    asked.prefix.worth = 0;
     assert_eq!(
         next(&snapshot, &asked, &mut rng),
         second,

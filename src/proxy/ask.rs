@@ -14,7 +14,7 @@ use crate::config::policies::{KeySource, PolicyKind};
 use crate::fleet::layout::Capability;
 use crate::fleet::ring::{hash, mix};
 use crate::fleet::{Model, Snapshot};
-use crate::policy::memory::{Fingerprint, Prefix};
+use crate::policy::memory::{Fingerprint, Prefix, Turn};
 use crate::policy::{Asked, Policy};
 
 /// The policy that a request names, or the one in force; it must be one that
@@ -107,8 +107,9 @@ pub(super) fn asked(
         }
         prefix.anchor = prints.first().map(|print| print.hash);
         let root = fingerprint::root(&peeked.held, prompt);
-        let root = root.filter(|print| print.bytes >= least && prefix.anchor.is_some());
-        prefix.root = root.map(|print| salted(print).hash);
+        let root = root.filter(|(print, _)| print.bytes >= least && prefix.anchor.is_some());
+        prefix.root = root.map(|(print, _)| salted(print).hash);
+        prefix = prefix.worth(root.map_or(Turn::None, |(_, turn)| turn));
     }
     let facts = &mut peeked.facts;
     let asked = Asked {

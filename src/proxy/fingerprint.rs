@@ -13,7 +13,7 @@ use bytes::Bytes;
 
 use super::peek::PromptAt;
 use crate::fleet::ring::{hash, mix};
-use crate::policy::memory::Fingerprint;
+use crate::policy::memory::{Fingerprint, Turn};
 
 /// Bytes of one cell.
 const CELL: usize = 128;
@@ -55,7 +55,7 @@ pub(super) fn of(held: &[Bytes], prompt: &PromptAt) -> Vec<Fingerprint> {
 
 /// The beginning of a conversation up to the first message of its user: the same for
 /// all its turns, and for no other conversation.
-pub(super) fn root(held: &[Bytes], prompt: &PromptAt) -> Option<Fingerprint> {
+pub(super) fn root(held: &[Bytes], prompt: &PromptAt) -> Option<(Fingerprint, Turn)> {
     let (start, _) = prompt.main?;
     let [first, second] = prompt.first;
     let end = match (prompt.elements, is_system(held, start, first)) {
@@ -65,7 +65,17 @@ pub(super) fn root(held: &[Bytes], prompt: &PromptAt) -> Option<Fingerprint> {
     };
     let mut chain = Chain::default();
     chain.feed(held, start, end, &mut Vec::new());
-    Some(chain.so_far())
+    let turn = match prompt.elements {
+        1 => Turn::First,
+        2 if end == second => Turn::First,
+        // The one before ended with the last but two: an answer came, and a
+        // question, or a call and its result.
+        count => {
+            let before = prompt.ends[(count - 3) % PromptAt::ENDS].saturating_sub(start);
+            Turn::Later(u32::try_from(before).unwrap_or(u32::MAX))
+        }
+    };
+    Some((chain.so_far(), turn))
 }
 
 /// Whether the first message of a conversation, up to `end`, is not its user's.
@@ -241,7 +251,21 @@ mod tests {
                     .chunks(7)
                     .map(Bytes::copy_from_slice)
                     .collect();
-                super::root(&held, &scanner.into_found().prompt.unwrap())
+                let root = super::root(&held, &scanner.into_found().prompt.unwrap());
+                if let Some((_, turn)) = root {
+                    let is_later = body.contains("assistant");
+                    assert_eq!(turn != Turn::First, is_later);
+                    if let Turn::Later(before) = turn {
+                        let ends = body
+                            .find(", {\"role\": \"assistant")
+                            .or(body.find(", {\"content\": \"hi"));
+                        assert_eq!(
+                            u64::from(before),
+                            (ends.unwrap() - body.find('[').unwrap()) as u64
+                        );
+                    }
+                }
+                root.map(|(print, _)| print)
             };
             let (system, user) = (
                 (

@@ -20,7 +20,7 @@ use crate::fleet::load::{Expected, InFlight};
 use crate::fleet::ring::mix;
 use crate::fleet::{Fleet, Model, Snapshot};
 use crate::metrics::ModelRegistry;
-use crate::policy::memory::Fingerprint;
+use crate::policy::memory::{Fingerprint, Turn};
 use crate::policy::{Asked, Moment, Question, Tried, decide};
 use crate::scrape::stale_after;
 
@@ -79,6 +79,7 @@ impl Sidecar {
         let mut prefix = memory.map_or_else(Default::default, |known| known.recall(&prints, now));
         // As the first message of the user is a conversation's own.
         prefix.root = request.session.map(|session| mix(session, 1));
+        prefix = prefix.worth(prefix.root.map_or(Turn::None, |_| Turn::Later(u32::MAX)));
         let asked = Asked {
             key: request.session.map(|session| session.to_string()),
             prefix,

@@ -203,7 +203,8 @@ fn conversations_stay_with_their_cache() {
     let message = |role: &str, n: usize| json!({"role": role, "content": long(n)});
     let mut engines_used = BTreeSet::new();
     for conversation in 0..6 {
-        let mut messages = vec![message("system", 1), message("user", 1000 + conversation)];
+        let system = json!({"role": "system", "content": "Be kind, and be brief."});
+        let mut messages = vec![system, message("user", 1000 + conversation)];
         let mut homes = BTreeSet::new();
         for turn in 0..4 {
             let body = json!({"model": "m", "max_tokens": 2, "messages": messages});
@@ -219,6 +220,28 @@ fn conversations_stay_with_their_cache() {
         engines_used.len() > 1,
         "a shared system prompt binds nobody"
     );
+}
+
+#[test]
+fn prompts_that_grow_by_128_bytes_stay() {
+    let engines = sims(8);
+    let app = app(
+        "nested",
+        &urls(&engines),
+        json!({"routing_logic": "prefixaware"}),
+    );
+    let part = |n: usize| format!("{n:04} {}", "x".repeat(123));
+    for prompt in 0..4 {
+        let mut content = String::new();
+        let mut homes = BTreeSet::new();
+        for step in 0..6 {
+            content.push_str(&part(prompt * 100 + step));
+            let body = json!({"model": "m", "max_tokens": 1, "messages": [{"role": "user", "content": content}]});
+            app.settled();
+            homes.insert(chosen(&app, "", "/v1/chat/completions", &body.to_string()));
+        }
+        assert_eq!(homes.len(), 1, "prompt {prompt}");
+    }
 }
 
 #[test]
