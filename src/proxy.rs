@@ -155,14 +155,11 @@ struct Exchange<'a> {
 }
 
 /// A request that is ready to be sent.
-struct Prepared<'a> {
-    policy: &'a Arc<Policy>,
+struct Ready<'a> {
     model: &'a Arc<Model>,
     pinned: Option<&'a Candidate>,
     asked: Asked,
     prints: Vec<Fingerprint>,
-    is_explained: bool,
-    peeked: Peeked,
 }
 
 /// Who was chosen, for a client that asked.
@@ -177,20 +174,24 @@ type Failed = (Serving, ProxyError);
 
 impl Exchange<'_> {
     async fn run(&self, body: Incoming, serving: Serving) -> Result<ProxyResponse, Failed> {
-        let prepared = self.prepare(body, &serving).await;
-        let prepared = match prepared {
-            Ok(prepared) => prepared,
+        let (wishes, policy) = match self.wishes() {
+            Ok(asked) => asked,
             Err(error) => return Err((serving, self.counted(error))),
         };
-        let Prepared {
-            policy,
+        let mut peeked = match self.peek(body, &serving, policy).await {
+            Ok(peeked) => peeked,
+            Err(error) => return Err((serving, self.counted(error))),
+        };
+        let Ready {
             model,
             pinned,
             asked,
             prints,
-            is_explained,
-            peeked,
-        } = prepared;
+        } = match self.ready(&wishes, policy, &mut peeked, serving.peer()) {
+            Ok(ready) => ready,
+            Err(error) => return Err((serving, self.counted(error))),
+        };
+        let is_explained = wishes.explain;
         let settings = &self.proxy.settings;
         let model = Arc::clone(model);
         let mut meter = Meter::begin(Arc::clone(&model), self.began, settings.records.clone());
@@ -242,27 +243,34 @@ impl Exchange<'_> {
         }
     }
 
-    /// Reads what the request asks, and as much of its body as that takes.
-    async fn prepare(&self, body: Incoming, serving: &Serving) -> Result<Prepared<'_>, ProxyError> {
+    /// What the request's head asks, and of which policy.
+    fn wishes(&self) -> Result<(Wishes<'_>, &Arc<Policy>), ProxyError> {
+        let allow = &self.snapshot.settings.routing.allow;
+        let wishes = Wishes::of(&self.head.headers, allow)?;
+        let policy = ask::policy(self.snapshot, &wishes)?;
+        Ok((wishes, policy))
+    }
+
+    /// Who may get the request, and by what it is chosen.
+    fn ready(
+        &self,
+        wishes: &Wishes<'_>,
+        policy: &Policy,
+        peeked: &mut Peeked,
+        peer: &str,
+    ) -> Result<Ready<'_>, ProxyError> {
         let snapshot = self.snapshot;
-        let wishes = Wishes::of(&self.head.headers, &snapshot.settings.routing.allow)?;
-        let policy = ask::policy(snapshot, &wishes)?;
-        let mut peeked = self.peek(body, serving, policy).await?;
-        let model = models::choose(snapshot, policy, &wishes, &peeked)?;
-        let pinned = models::pinned(snapshot, &self.pinned, &wishes, model)?;
-        let from = (&wishes, serving.peer());
+        let model = models::choose(snapshot, policy, wishes, peeked)?;
+        let pinned = models::pinned(snapshot, &self.pinned, wishes, model)?;
         // The body may have taken its time.
         let clock = || snapshot.clock(Instant::now());
-        let (asked, prints) = ask::asked(policy, self.head, from, (&mut peeked, model), clock);
-        rename(&mut peeked, &model.name);
-        Ok(Prepared {
-            policy,
+        let (asked, prints) = ask::asked(policy, self.head, (wishes, peer), (peeked, model), clock);
+        rename(peeked, &model.name);
+        Ok(Ready {
             model,
             pinned,
             asked,
             prints,
-            is_explained: wishes.explain,
-            peeked,
         })
     }
 

@@ -221,12 +221,11 @@ pub fn look(head: &Parts, body: Bytes, wanted: Wanted<'_>) -> Result<Peeked, Pro
 /// Reads what the content type says can be read.
 fn lens(head: &Parts, inference: bool, wanted: Wanted<'_>) -> Result<Lens, ProxyError> {
     let json = || {
-        let scanner = Scanner::looking_for(wanted.key.map(Arc::clone));
-        Lens::Json(Box::new(if wanted.prompt {
-            scanner.with_prompt()
-        } else {
-            scanner
-        }))
+        let mut scanner = Box::new(Scanner::looking_for(wanted.key.map(Arc::clone)));
+        if wanted.prompt {
+            scanner.look_for_prompt();
+        }
+        Lens::Json(scanner)
     };
     let Some(content_type) = head.headers.get(CONTENT_TYPE) else {
         let lens = if inference { json() } else { Lens::Opaque };

@@ -199,7 +199,8 @@ mod tests {
             .step_by(pieces)
             .map(|at| bytes.slice(at..bytes.len().min(at + pieces)))
             .collect();
-        let mut scanner = Scanner::default().with_prompt();
+        let mut scanner = Scanner::default();
+        scanner.look_for_prompt();
         for piece in &held {
             scanner.push(piece).unwrap();
         }
@@ -244,7 +245,8 @@ mod tests {
                     })
                     .collect();
                 let body = format!(r#"{{"messages": [{}]}}"#, messages.join(", "));
-                let mut scanner = Scanner::default().with_prompt();
+                let mut scanner = Scanner::default();
+                scanner.look_for_prompt();
                 scanner.push(body.as_bytes()).unwrap();
                 let held: Vec<Bytes> = body
                     .as_bytes()

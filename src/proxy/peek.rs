@@ -88,10 +88,8 @@ impl Scanner {
     }
 
     /// Also tells where the prompt stands.
-    #[must_use]
-    pub fn with_prompt(mut self) -> Self {
+    pub fn look_for_prompt(&mut self) {
         self.found.prompt = Some(Box::default());
-        self
     }
 
     /// What has been found so far.
