@@ -31,7 +31,10 @@ pub(super) fn place(view: &View<'_>, key: u64, room: Room) -> Option<usize> {
     let mut first = Top::new(FIRST);
     for n in 0..view.len() {
         let at = view.at(n);
-        first.offer(at, score(view, key, at));
+        let score = score(view, key, at);
+        if score > first.least() {
+            first.offer(at, score);
+        }
     }
     first.positions().find(suits).or_else(|| {
         let (mut best, mut greatest) = (None, f64::NEG_INFINITY);
@@ -46,12 +49,14 @@ pub(super) fn place(view: &View<'_>, key: u64, room: Room) -> Option<usize> {
 }
 
 /// Requests in flight.
+#[inline]
 pub(super) fn load(view: &View<'_>, at: usize) -> u64 {
     u64::from(view.engine(at).in_flight.load(Relaxed))
 }
 
 /// How well an engine suits a key: the greatest is its owner. With weights the
 /// share of each is exact (Schindelhauer and Schomaker 2005).
+#[inline]
 pub(super) fn score(view: &View<'_>, key: u64, at: usize) -> f64 {
     let layout = &view.set.layout;
     #[expect(clippy::cast_precision_loss, reason = "53 bits are kept")]
@@ -86,9 +91,11 @@ impl Room {
             return Self::new(bound, all, weights);
         }
         let (mut all, mut weights) = (0, 0.0);
-        for at in view.open() {
-            all += load(view, at);
-            weights += view.share(at);
+        for at in (0..view.len()).map(|n| view.at(n)) {
+            if view.is_open(at) {
+                all += load(view, at);
+                weights += view.share(at);
+            }
         }
         Self::new(bound, all, weights)
     }

@@ -131,8 +131,18 @@ impl Top {
         }
     }
 
+    /// What a score must be above to be kept.
+    #[inline]
+    pub(super) fn least(&self) -> f64 {
+        if self.count < self.most {
+            f64::NEG_INFINITY
+        } else {
+            self.kept[self.count - 1].0
+        }
+    }
+
     pub(super) fn offer(&mut self, at: usize, score: f64) {
-        if self.count == self.most && score <= self.kept[self.count - 1].0 {
+        if self.count == self.most && score <= self.least() {
             return;
         }
         self.count = (self.count + 1).min(self.most);

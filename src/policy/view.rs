@@ -137,16 +137,19 @@ impl<'a> View<'a> {
         &self.set.list()[at]
     }
 
+    #[inline]
     pub(super) fn engine(&self, at: usize) -> &'a Engine {
         &self.one(at).engine
     }
 
     /// Whether that one may be chosen.
+    #[inline]
     pub(super) fn is_open(&self, at: usize) -> bool {
         self.closed(at).is_none()
     }
 
     /// Why that one may not be chosen.
+    #[inline]
     pub(super) fn closed(&self, at: usize) -> Option<&'static str> {
         let engine = self.engine(at);
         if self.tried.contains(engine) {
