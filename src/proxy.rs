@@ -247,7 +247,7 @@ impl Exchange<'_> {
     fn wishes(&self) -> Result<(Wishes<'_>, &Arc<Policy>), ProxyError> {
         let allow = &self.snapshot.settings.routing.allow;
         let wishes = Wishes::of(&self.head.headers, allow)?;
-        let policy = ask::policy(self.snapshot, &wishes)?;
+        let policy = ask::policy(self.snapshot, &wishes, &self.pinned)?;
         Ok((wishes, policy))
     }
 
@@ -260,7 +260,7 @@ impl Exchange<'_> {
         peer: &str,
     ) -> Result<Ready<'_>, ProxyError> {
         let snapshot = self.snapshot;
-        let model = models::choose(snapshot, policy, wishes, peeked)?;
+        let model = models::choose(snapshot, policy, (wishes, &self.pinned), peeked)?;
         let pinned = models::pinned(snapshot, &self.pinned, wishes, model)?;
         // The body may have taken its time.
         let clock = || snapshot.clock(Instant::now());

@@ -97,6 +97,9 @@ fn page(control: &Control, request: &Request<Incoming>) -> Page {
 /// Decisions that a page shows when it is not told how many.
 const USUAL: usize = 20;
 
+/// Bytes of a page of decisions at most; those that do not fit are left out.
+const MOST_PAGE: usize = 8 << 20;
+
 /// One decision, or the last few, the newest first.
 fn decisions(control: &Control, path: &str, query: &str) -> Page {
     let rest = path.strip_prefix("/debug/decisions").unwrap_or_default();
@@ -107,9 +110,20 @@ fn decisions(control: &Control, path: &str, query: &str) -> Page {
             Some(Ok(count)) => count,
             Some(Err(_)) => return error(StatusCode::BAD_REQUEST, "Give ?last=NUMBER."),
         };
-        let records = control.decisions.newest(count);
-        let pages = records.iter().map(|record| decisions::record(record));
-        return json(StatusCode::OK, &pages.collect());
+        // One by one: a record may be large, and as a tree it is larger.
+        let mut list = String::from("[");
+        for record in control.decisions.newest(count) {
+            let record = decisions::record(&record).to_string();
+            if list.len() + record.len() > MOST_PAGE {
+                break;
+            }
+            if list.len() > 1 {
+                list.push(',');
+            }
+            list.push_str(&record);
+        }
+        list.push(']');
+        return Page::json(StatusCode::OK, Bytes::from(list));
     }
     let id = rest.strip_prefix('/').and_then(|id| id.parse().ok());
     match id.and_then(|id| control.decisions.get(id)) {

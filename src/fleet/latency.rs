@@ -85,8 +85,8 @@ fn unpack(bits: u64, now: Duration) -> (f64, f64) {
     let [a, b, c, d, e, f, g, h] = bits.to_be_bytes();
     let value = f32::from_be_bytes([a, b, c, d]);
     let age = moment(now).wrapping_sub(u32::from_be_bytes([e, f, g, h]));
-    // More than half a round ago is a moment from now: of another worker.
-    let age = if age > u32::MAX / 2 { 0 } else { age };
+    // The last minute of a round is a moment from now: of another worker.
+    let age = if age > u32::MAX - 60_000 { 0 } else { age };
     (f64::from(value), fade(f64::from(age) / (HALF_LIFE * 1e3)))
 }
 

@@ -203,8 +203,12 @@ impl Entry {
     /// In units.
     fn age(self, now: Duration) -> u64 {
         let age = moment(now).wrapping_sub(self.moment) & low(MOMENT);
-        // More than half a round ago is a moment from now: of another worker.
-        if age > low(MOMENT) / 2 { 0 } else { age }
+        // The last minute of a round is a moment from now: of another worker.
+        if age > low(MOMENT) - 60 / UNIT {
+            0
+        } else {
+            age
+        }
     }
 }
 

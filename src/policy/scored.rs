@@ -235,7 +235,9 @@ impl<'a> Ranges<'a> {
     fn mean(&self, values: impl Iterator<Item = f64>) -> f64 {
         let each = values.zip(self.goals).take(MOST_GOALS).enumerate();
         let parts = each.map(|(n, (value, goal))| self.normalised(n, value) * goal.weight);
-        parts.sum::<f64>() / self.weights
+        let mean = parts.sum::<f64>() / self.weights;
+        // Values may be further apart than numbers go.
+        if mean.is_finite() { mean } else { 0.0 }
     }
 
     fn score(&self, view: &View<'_>, at: usize) -> f64 {

@@ -8,7 +8,7 @@ use http::request::Parts;
 use super::error::ProxyError;
 use super::facts::{Peeked, Wanted};
 use super::fingerprint;
-use super::headers::OWN_PREFIX;
+use super::headers::{OWN_PREFIX, Pinned};
 use super::wishes::{Wishes, key};
 use crate::config::policies::{KeySource, PolicyKind};
 use crate::fleet::layout::Capability;
@@ -22,10 +22,12 @@ use crate::policy::{Asked, Policy};
 pub(super) fn policy<'a>(
     snapshot: &'a Snapshot,
     wishes: &Wishes<'_>,
+    by_path: &Pinned,
 ) -> Result<&'a Arc<Policy>, ProxyError> {
     let policy = named(snapshot, wishes.policy)?;
     let kind = &policy.spec.kind;
-    let heeds_qos = matches!(kind, PolicyKind::Federation(_)) && wishes.engine.is_none();
+    let is_free = wishes.engine.is_none() && *by_path == Pinned::No;
+    let heeds_qos = matches!(kind, PolicyKind::Federation(_)) && is_free;
     let heeds_models = matches!(kind, PolicyKind::Sequential(_));
     for (name, is_heeded, by) in [
         ("qos", wishes.qos.is_none() || heeds_qos, "federation"),
@@ -111,9 +113,15 @@ pub(super) fn asked(
         prefix.root = root.map(|(print, _)| salted(print).hash);
         prefix = prefix.worth(root.map_or(Turn::None, |(_, turn)| turn));
     }
+    let mut sources = policy.spec.kind.keys();
+    let prompt = sources.iter().position(|key| *key == KeySource::Prompt);
+    if let (Some(at), Some(_)) = (prompt, prefix.anchor) {
+        // What comes after it is for requests without a prompt.
+        sources = &sources[..at];
+    }
     let facts = &mut peeked.facts;
     let asked = Asked {
-        key: key(policy.spec.kind.keys(), &head.headers, facts, peer),
+        key: key(sources, &head.headers, facts, peer),
         prefix,
         prompt_tokens: facts.estimated_tokens,
         max_tokens: facts.max_tokens,

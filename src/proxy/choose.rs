@@ -15,6 +15,9 @@ use crate::fleet::{Candidate, Model, Snapshot};
 use crate::policy::memory::Fingerprint;
 use crate::policy::{Asked, Moment, Policy, Question, Refusal, Tried, decide};
 
+/// How often a recorded decision is made anew, because others took its turn.
+const MOST_ROUNDS: u32 = 4;
+
 /// What a choice is made from.
 #[derive(Debug)]
 pub struct Choosing<'a> {
@@ -87,13 +90,20 @@ impl<'a> Choosing<'a> {
     fn recorded(&self, log: &DecisionLog, question: &Question<'_>) -> Result<usize, Refusal> {
         let seed = self.rng.borrow_mut().u64(..);
         let cursor = &question.set.cursor;
+        let mut rounds = 0;
         let (inputs, chosen) = loop {
             let inputs = Inputs::take(self.policy, self.model, question, seed);
             let (chosen, turns) = inputs.decide();
             let next = inputs.turn.wrapping_add(turns);
             // Another worker may have taken the turn in between.
             let taken = cursor.compare_exchange(inputs.turn, next, Relaxed, Relaxed);
+            rounds += 1;
             if turns == 0 || taken.is_ok() {
+                break (inputs, chosen);
+            }
+            if rounds == MOST_ROUNDS {
+                // One turn is given twice, rather than time lost.
+                cursor.fetch_add(turns, Relaxed);
                 break (inputs, chosen);
             }
         };

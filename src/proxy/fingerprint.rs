@@ -68,6 +68,8 @@ pub(super) fn root(held: &[Bytes], prompt: &PromptAt) -> Option<(Fingerprint, Tu
     let turn = match prompt.elements {
         1 => Turn::First,
         2 if end == second => Turn::First,
+        // An answer that is begun for the engine, or no conversation at all.
+        2 => Turn::Later(u32::MAX),
         // The one before ended with the last but two: an answer came, and a
         // question, or a call and its result.
         count => {
@@ -256,8 +258,11 @@ mod tests {
                 let root = super::root(&held, &scanner.into_found().prompt.unwrap());
                 if let Some((_, turn)) = root {
                     let is_later = body.contains("assistant");
-                    assert_eq!(turn != Turn::First, is_later);
-                    if let Turn::Later(before) = turn {
+                    assert_eq!(
+                        turn != Turn::First,
+                        is_later || messages.len() == 2 && !body.contains("system")
+                    );
+                    if let Turn::Later(before @ ..1000) = turn {
                         let ends = body
                             .find(", {\"role\": \"assistant")
                             .or(body.find(", {\"content\": \"hi"));
@@ -277,6 +282,7 @@ mod tests {
                 ("user", "hello"),
             );
             let (answer, next) = (("assistant", "hi"), ("user", "more"));
+            assert!(root(&[user, answer]).is_some() && root(&[user, next]).is_some());
             let first = root(&[system, user]);
             assert!(first.is_some());
             assert_eq!(first, root(&[system, user, answer, next]));

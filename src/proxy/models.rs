@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::error::ProxyError;
 use super::facts::Peeked;
-use super::headers::Pinned;
+use super::headers::{OWN_PREFIX, Pinned};
 use super::wishes::Wishes;
 use crate::config::policies::PolicyKind;
 use crate::fleet::{Candidate, Model, Snapshot};
@@ -17,9 +17,16 @@ const MOST: usize = 64;
 pub(super) fn choose<'a>(
     snapshot: &'a Snapshot,
     policy: &Policy,
-    wishes: &Wishes<'_>,
+    (wishes, by_path): (&Wishes<'_>, &Pinned),
     peeked: &Peeked,
 ) -> Result<&'a Arc<Model>, ProxyError> {
+    let has_name = peeked.facts.model.is_some() && !peeked.out_of_reach;
+    if wishes.models.is_some() && !has_name {
+        return Err(ProxyError::Header {
+            name: format!("{OWN_PREFIX}models"),
+            message: "the body has no 'model' to put the chosen one's name in".to_owned(),
+        });
+    }
     if peeked.out_of_reach {
         let only = snapshot.only_model();
         return only.ok_or(ProxyError::BodyTooLarge(
@@ -33,16 +40,19 @@ pub(super) fn choose<'a>(
     if !matches!(policy.spec.kind, PolicyKind::Sequential(_)) {
         return known.ok_or_else(|| ProxyError::ModelNotFound(name.clone()));
     }
+    // A model that the engine which the request names does not serve is none.
+    let pinned = named(snapshot, by_path, wishes).map(|one| one.engine.key);
+    let turns = (policy, pinned);
     match (wishes.models, known) {
-        (Some(list), _) => in_turn(snapshot, policy, list, &listed(snapshot, list)?),
+        (Some(list), _) => in_turn(snapshot, turns, list, &listed(snapshot, list)?),
         (None, Some(model)) => Ok(model),
         (None, None) if matches!(name.as_str(), "" | "auto") => {
             let all = snapshot.models().into_iter();
             let served = all.filter(|model| model.is_served());
             let served = served.map(|model| (&*model.name, Some(model)));
-            in_turn(snapshot, policy, name, &served.collect::<Vec<_>>())
+            in_turn(snapshot, turns, name, &served.collect::<Vec<_>>())
         }
-        (None, None) => in_turn(snapshot, policy, name, &listed(snapshot, name)?),
+        (None, None) => in_turn(snapshot, turns, name, &listed(snapshot, name)?),
     }
 }
 
@@ -68,14 +78,17 @@ fn listed<'a, 'b>(snapshot: &'a Snapshot, list: &'b str) -> Result<Vec<Named<'a,
 /// Of these models the next in turn that has an engine.
 fn in_turn<'a>(
     snapshot: &'a Snapshot,
-    policy: &Policy,
+    (policy, pinned): (&Policy, Option<u64>),
     asked: &str,
     models: &[Named<'a, '_>],
 ) -> Result<&'a Arc<Model>, ProxyError> {
     let now = snapshot.clock(std::time::Instant::now());
     let is_up = |model: &Arc<Model>| {
         let mut engines = model.candidates.list().iter();
-        engines.any(|one| one.engine.health.is_up(now))
+        engines.any(|one| match pinned {
+            Some(key) => one.engine.key == key,
+            None => one.engine.health.is_up(now),
+        })
     };
     let names = models.iter().map(|(name, _)| *name);
     let next = policy
@@ -104,11 +117,18 @@ pub(super) fn pinned<'a>(
         (Pinned::No, Some(id)) => id,
         (Pinned::No, None) => return Ok(None),
     };
-    let mut all = snapshot.all.candidates.list().iter();
-    let named = all.find(|one| one.engine.url.text() == id);
-    let found = named.ok_or_else(|| ProxyError::EngineNotFound(id.to_owned()))?;
+    let found = named(snapshot, by_path, wishes);
+    let found = found.ok_or_else(|| ProxyError::EngineNotFound(id.to_owned()))?;
+    let is_up = found
+        .engine
+        .health
+        .is_up(snapshot.clock(std::time::Instant::now()));
     if model.name.is_empty() {
-        return Ok(Some(found));
+        // What a path is for one engine for goes to it, however it is.
+        return match by_path {
+            Pinned::No if !is_up => Err(ProxyError::EngineAside(id.to_owned())),
+            _ => Ok(Some(found)),
+        };
     }
     let mut serving = model.candidates.list().iter();
     let Some(serving) = serving.find(|one| one.engine.key == found.engine.key) else {
@@ -117,12 +137,22 @@ pub(super) fn pinned<'a>(
             model: model.name.to_string(),
         });
     };
-    if !serving
-        .engine
-        .health
-        .is_up(snapshot.clock(std::time::Instant::now()))
-    {
+    if !is_up {
         return Err(ProxyError::EngineAside(id.to_owned()));
     }
     Ok(Some(serving))
+}
+
+/// The engine of the id that the path or the head has, if there is one.
+fn named<'a>(
+    snapshot: &'a Snapshot,
+    by_path: &Pinned,
+    wishes: &Wishes<'_>,
+) -> Option<&'a Candidate> {
+    let id = match by_path {
+        Pinned::To(id) => Some(id.as_str()),
+        _ => wishes.engine,
+    }?;
+    let mut all = snapshot.all.candidates.list().iter();
+    all.find(|one| one.engine.url.text() == id)
 }

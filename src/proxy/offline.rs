@@ -53,10 +53,10 @@ pub fn prepare<'a>(
     })?;
     head.headers = request.headers.clone();
     let wishes = Wishes::of(&head.headers, &snapshot.settings.routing.allow)?;
-    let policy = ask::policy(snapshot, &wishes)?;
+    let policy = ask::policy(snapshot, &wishes, &Pinned::No)?;
     let wanted = ask::wanted(&policy.spec.kind);
     let mut peeked = facts::look(&head, request.body, wanted)?;
-    let model = models::choose(snapshot, policy, &wishes, &peeked)?;
+    let model = models::choose(snapshot, policy, (&wishes, &Pinned::No), &peeked)?;
     let pinned = models::pinned(snapshot, &Pinned::No, &wishes, model)?;
     let from = (&wishes, "127.0.0.1");
     let (asked, _) = ask::asked(policy, &head, from, (&mut peeked, model), || Duration::ZERO);

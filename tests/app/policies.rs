@@ -9,8 +9,7 @@ use pilotfish::sim::speed::Speed;
 use pilotfish::sim::{SimConfig, SimEngine};
 use serde_json::{Value, json};
 
-const BODY: &str =
-    r#"{"model":"m","max_tokens":2,"user":"u","messages":[{"role":"user","content":"hi"}]}"#;
+const BODY: &str = r#"{"model":"m","max_tokens":2,"user":"u","messages":[{"role":"user","content":"Tell me a long story of the sea, and of the salt in it."}]}"#;
 
 fn sims(count: usize) -> Vec<SimEngine> {
     (0..count)
@@ -130,6 +129,7 @@ fn a_key_may_come_from_anywhere() {
             "cookie: sid=b",
         ),
         (json!(["user", "address"]), "", ""),
+        (json!(["prompt", "header:x-tenant"]), "", ""),
         (json!(["body:tenant", "address"]), "", ""),
     ] {
         let name = keys[0].as_str().unwrap().replace(':', "-");
@@ -328,6 +328,13 @@ fn models_take_turns_and_their_names_are_put_in() {
     let auto: BTreeSet<String> = (0..3).map(|_| model("", "auto")).collect();
     assert_eq!(auto.len(), 3, "each of all in its turn");
     assert_eq!(model("", "both"), "both");
+    for _ in 0..4 {
+        let path = format!("/v1/chat/completions?id={}", b.url());
+        let text = app
+            .send(&asking("", &path, r#"{"model":"a,b","messages":[]}"#))
+            .text();
+        assert!(text.ends_with(r#"{"model":"b","messages":[]}"#), "{text}");
+    }
     let never = r#"{"model":"x,y","messages":[]}"#;
     ask(&app, "", never).assert_error(404, "model_not_found");
     let many = format!("x-pilotfish-models: {}\r\n", vec!["a"; 65].join(","));
@@ -437,6 +444,9 @@ fn needs_are_met_or_refused() {
     for _ in 0..4 {
         assert_eq!(chosen(&app, private, "/v1/chat/completions", BODY), urls[0]);
     }
+    let by_query = format!("/v1/chat/completions?id={}", urls[1]);
+    app.send(&asking(private, &by_query, BODY))
+        .assert_error(400, "invalid_header");
     let slow = "x-pilotfish-qos: min_tokens_per_second=1000000\r\n";
     let refused = ask(&app, slow, BODY);
     refused.assert_error(503, "qos_violation");

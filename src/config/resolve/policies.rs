@@ -263,6 +263,8 @@ impl Resolving {
         let weights = || entries.iter().map(|goal| goal.weight.unwrap_or(1.0));
         if weights().any(|weight| !(weight.is_finite() && weight >= 0.0)) {
             self.wrong(&path, "a weight is no number of 0 or more");
+        } else if !weights().sum::<f64>().is_finite() {
+            self.wrong(&path, "the weights are too large to be added up");
         } else if weights().sum::<f64>() <= 0.0 {
             self.wrong(&path, "all weights are 0: nothing is wanted");
         }
