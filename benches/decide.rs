@@ -18,6 +18,7 @@ use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use fastrand::Rng;
 use pilotfish::config::Settings;
 use pilotfish::config::dynamic::DynamicFile;
+use pilotfish::config::policies::PolicyKind;
 use pilotfish::config::resolve::resolve;
 use pilotfish::fleet::attributes::Live;
 use pilotfish::fleet::{Fleet, Snapshot};
@@ -25,20 +26,6 @@ use pilotfish::metrics::ModelRegistry;
 use pilotfish::policy::memory::{Fingerprint, Prefix, Recalled};
 use pilotfish::policy::{Asked, Moment, Question, Tried, decide};
 use serde_json::json;
-
-const POLICIES: [&str; 11] = [
-    "roundrobin",
-    "session",
-    "consistenthash",
-    "weighted",
-    "leastconnections",
-    "leastlatency",
-    "leastload",
-    "prefixaware",
-    "random",
-    "scored",
-    "federation",
-];
 
 /// A fleet of so many engines under that policy, all of them busy and known.
 fn snapshot(policy: &str, count: usize) -> Arc<Snapshot> {
@@ -72,7 +59,11 @@ fn snapshot(policy: &str, count: usize) -> Arc<Snapshot> {
 }
 
 fn pick(criterion: &mut Criterion) {
-    for policy in POLICIES {
+    // `sequential` chooses a model; its engine is its strategy's choice.
+    for policy in PolicyKind::NAMES
+        .into_iter()
+        .filter(|name| *name != "sequential")
+    {
         let mut group = criterion.benchmark_group(format!("decide/{policy}"));
         for count in [10, 100, 1000, 10_000] {
             let snapshot = snapshot(policy, count);

@@ -81,13 +81,6 @@ pub fn run(requests: &[Request], policy: &PolicySpec, scene: &Scene, done: &Atom
     world.tally.row(name, &world.engines, moved)
 }
 
-/// The settings that sidecars start with.
-fn settings(policy: &PolicySpec, base: &Settings) -> Settings {
-    let mut settings = base.clone();
-    settings.routing.policy = policy.clone();
-    settings
-}
-
 /// Everything at one moment.
 struct World<'a> {
     scene: &'a Scene,
@@ -146,7 +139,8 @@ impl<'a> World<'a> {
     fn new(requests: &'a [Request], policy: &PolicySpec, scene: &'a Scene) -> Self {
         let mut rng = Rng::with_seed(scene.seed);
         let make = || Engine::new(scene.speed.clone(), scene.cache_tokens);
-        let settings = settings(policy, &Settings::default());
+        let mut settings = Settings::default();
+        settings.routing.policy = policy.clone();
         let sidecars: Vec<Sidecar> = (0..scene.sidecars)
             .map(|_| Sidecar::new(&settings, scene, rng.u64(..)))
             .collect();

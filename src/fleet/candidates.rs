@@ -58,14 +58,14 @@ impl CandidateSet {
     }
 
     /// Requests in flight on all its engines that are up, and the weights of
-    /// these. Beyond [`MOST_RENDEZVOUS`] engines the sums are good for 10 ms, since
-    /// they cost more than the rest of a decision.
+    /// these, up to 10 ms old: for sets so large that to sum them each time would
+    /// cost more than the rest of a decision.
     #[must_use]
     pub fn open_load(&self, now: Duration) -> (u64, f64) {
-        let (now_ms, few) = (health::millis(now), self.list.len() <= MOST_RENDEZVOUS);
+        let now_ms = health::millis(now);
         // Hundredths of a second; 0 is never.
         let moment = now_ms / 10 + 1;
-        if !few && self.busy.moment.load(Relaxed) == moment {
+        if self.busy.moment.load(Relaxed) == moment {
             let weights = f64::from_bits(self.busy.weights.load(Relaxed));
             return (self.busy.requests.load(Relaxed), weights);
         }
@@ -76,11 +76,9 @@ impl CandidateSet {
                 weights += weight;
             }
         }
-        if !few {
-            self.busy.requests.store(requests, Relaxed);
-            self.busy.weights.store(weights.to_bits(), Relaxed);
-            self.busy.moment.store(moment, Relaxed);
-        }
+        self.busy.requests.store(requests, Relaxed);
+        self.busy.weights.store(weights.to_bits(), Relaxed);
+        self.busy.moment.store(moment, Relaxed);
         (requests, weights)
     }
 

@@ -65,10 +65,10 @@ impl<'a> Choosing<'a> {
                 slow_start: self.snapshot.settings.routing.slow_start,
             },
         };
-        let at = match self.log {
+        let log = self.log.filter(|log| log.has_room(question.moment.now));
+        let at = match log {
             None => self.decide(&question)?,
-            Some(log) if log.has_room(question.moment.now) => self.recorded(log, &question)?,
-            Some(_) => self.decide(&question)?,
+            Some(log) => self.recorded(log, &question)?,
         };
         let chosen = self
             .model
