@@ -24,7 +24,7 @@ use pilotfish::fleet::attributes::Live;
 use pilotfish::fleet::{Fleet, Snapshot};
 use pilotfish::metrics::ModelRegistry;
 use pilotfish::policy::memory::{Fingerprint, Prefix, Recalled};
-use pilotfish::policy::{Asked, Moment, Question, Tried, decide};
+use pilotfish::policy::{Asked, Moment, Question, Rules, Tried, decide};
 use serde_json::json;
 
 /// A fleet of so many engines under that policy, all of them busy and known.
@@ -91,7 +91,7 @@ fn pick(criterion: &mut Criterion) {
                 Moment {
                     now: Duration::from_secs(100),
                     stale_after: Duration::from_secs(60),
-                    slow_start: snapshot.settings.routing.slow_start,
+                    rules: Rules::of(&snapshot.settings),
                 },
             );
             group.bench_function(BenchmarkId::from_parameter(count), |bencher| {

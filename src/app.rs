@@ -2,7 +2,7 @@
 //! threads, and stops them. The only file that knows everyone.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener as StdListener};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::thread::JoinHandle;
@@ -19,6 +19,7 @@ use crate::control::{Admin, ControlSpec, QUEUE};
 use crate::discovery::listed;
 use crate::discovery::models::Cards;
 use crate::drain::{DrainPhase, DrainWatch};
+use crate::fleet::gate::Places;
 use crate::fleet::{Fleet, Snapshot};
 use crate::metrics::{Metrics, ModelRegistry};
 use crate::proxy::ProxySettings;
@@ -73,8 +74,7 @@ pub fn build(config: Config, records: Option<RecordSink>) -> anyhow::Result<App>
     let address = listener.local_addr()?;
     let drain = DrainWatch::default();
     let admin = config.admin.map(listen).transpose()?;
-    let admin_address = admin.as_ref().map(std::net::TcpListener::local_addr);
-    let admin_address = admin_address.transpose()?;
+    let admin_address = admin.as_ref().map(StdListener::local_addr).transpose()?;
     let admin = admin.map(|listener| Admin {
         listener,
         drain: drain.clone(),
@@ -93,12 +93,12 @@ pub fn build(config: Config, records: Option<RecordSink>) -> anyhow::Result<App>
         is_discovered: Arc::clone(&api.is_discovered),
         engine_key: config.engine_key,
         decisions: Arc::default(),
+        places: Places::default(),
         stats: config.stats.clone(),
         timeouts: settings.timeouts,
         settings,
     };
     spec.show_config();
-    let decisions = Arc::clone(&spec.decisions);
     let template = WorkerTemplate {
         published: Arc::clone(&published),
         settings: ProxySettings {
@@ -106,8 +106,10 @@ pub fn build(config: Config, records: Option<RecordSink>) -> anyhow::Result<App>
             metrics: metrics.process(),
             drain: drain.clone(),
             log_requests: config.stats.log_requests,
-            decisions: Arc::clone(&decisions),
+            decisions: Arc::clone(&spec.decisions),
             stale_after: stale_after(config.stats.scrape_every),
+            places: spec.places.clone(),
+            workers: config.workers.max(1),
             records,
         },
         bounds: config.bounds,
@@ -139,7 +141,7 @@ fn api(settings: &Settings, control: mpsc::Sender<Ask>, list: Bytes, drain: &Dra
     }
 }
 
-fn listen(address: SocketAddr) -> anyhow::Result<std::net::TcpListener> {
+fn listen(address: SocketAddr) -> anyhow::Result<StdListener> {
     net::listen(address).with_context(|| format!("cannot listen on {address}"))
 }
 
@@ -158,7 +160,7 @@ type OpenCounts = Arc<[AtomicUsize]>;
 /// the control thread: when they are gone, so is control.
 fn start_workers(
     template: &WorkerTemplate,
-    listener: &std::net::TcpListener,
+    listener: &StdListener,
     count: usize,
 ) -> io::Result<(OpenCounts, Vec<JoinHandle<()>>)> {
     let open: OpenCounts = (0..count.max(1)).map(|_| AtomicUsize::new(0)).collect();

@@ -1,9 +1,11 @@
 //! Flags: names, defaults and meanings as in the vLLM production-stack router,
 //! plus our own. Every flag may also be given as `PILOTFISH_<FLAG>`.
 
+mod chaos;
 mod engine;
 mod explain;
 mod ignored;
+mod progress;
 mod proxy;
 mod simulate;
 
@@ -13,6 +15,7 @@ use clap::builder::BoolishValueParser;
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use crate::telemetry::LogFormat;
+pub use chaos::ChaosArgs;
 pub use engine::EngineArgs;
 pub use explain::ExplainArgs;
 pub use ignored::{Ignored, REFUSED, WITHOUT_EFFECT};
@@ -70,6 +73,9 @@ pub enum Command {
     },
     /// What each policy does to a trace of requests, in simulated time.
     Simulate(SimulateArgs),
+    /// The proxy before engines that are killed, hung and broken, with every
+    /// byte of every answer checked; exit 1 when an invariant breaks.
+    Chaos(ChaosArgs),
     /// Who would get a request under a configuration file, and why.
     Explain(ExplainArgs),
     /// Check a dynamic configuration file: exit 0, or all that is wrong with it.

@@ -8,6 +8,7 @@ pub mod difference;
 pub mod dynamic;
 pub mod policies;
 pub mod problem;
+pub mod resilience;
 pub mod resolve;
 pub mod validate;
 pub mod watch;
@@ -23,6 +24,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use policies::Routing;
+pub use resilience::{Admission, Breaker, Causes, Checks, Commit, Retry, Shed};
 pub use units::{Seconds, duration};
 pub use url::{EngineUrl, UrlError};
 
@@ -92,8 +94,16 @@ pub struct Settings {
     pub routing: Routing,
     /// Bounds on what one request may hold.
     pub limits: Limits,
+    /// How much is let in at once.
+    pub admission: Admission,
     /// Deadlines.
     pub timeouts: Timeouts,
+    /// When an engine is left alone.
+    pub breaker: Breaker,
+    /// What is sent again.
+    pub retry: Retry,
+    /// Asking engines how they are.
+    pub checks: Checks,
     /// Whether a stream that an engine cut ends with an `error` event.
     pub stream_error_events: bool,
 }
@@ -105,7 +115,11 @@ impl Default for Settings {
             aliases: BTreeMap::new(),
             routing: Routing::default(),
             limits: Limits::default(),
+            admission: Admission::default(),
             timeouts: Timeouts::default(),
+            breaker: Breaker::default(),
+            retry: Retry::default(),
+            checks: Checks::default(),
             stream_error_events: true,
         }
     }
@@ -159,6 +173,9 @@ pub struct Traits {
     /// Any document.
     #[serde(skip_serializing_if = "serde_json::Value::is_null")]
     pub metadata: serde_json::Value,
+    /// Whether it is to get nothing new.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub draining: bool,
 }
 
 impl Default for Traits {
@@ -171,6 +188,7 @@ impl Default for Traits {
             privacy: None,
             cost: None,
             metadata: serde_json::Value::Null,
+            draining: false,
         }
     }
 }
@@ -200,7 +218,7 @@ pub struct Bounds {
     pub peek_budget_bytes: usize,
     /// Idle connections kept for each engine by each worker.
     pub max_idle_per_engine: usize,
-    /// Client connections that one worker serves at once.
+    /// Client connections served at once, in even shares by the workers.
     pub max_connections: usize,
 }
 
@@ -229,8 +247,13 @@ pub struct Timeouts {
     pub connect: Duration,
     /// From the request's last byte to the head of the engine's answer.
     pub engine_head: Duration,
+    /// From the request's last byte to the first piece of the answer's body.
+    pub first_token: Option<Duration>,
     /// Between two pieces of an engine's answer.
     pub engine_idle: Duration,
+    /// From the request's head to the end of the answer; also the most that a
+    /// request may ask for itself.
+    pub total: Option<Duration>,
     /// How long an idle engine connection is kept. Below 5 s, since uvicorn
     /// closes at 5 s and a connection that is closed while a request is on its
     /// way costs a retry.
@@ -245,7 +268,9 @@ impl Default for Timeouts {
             client_body_idle: Duration::from_secs(30),
             client_write_stall: Duration::from_secs(60),
             connect: Duration::from_secs(2),
-            engine_head: Duration::from_secs(600),
+            engine_head: Duration::from_secs(300),
+            first_token: None,
+            total: None,
             engine_idle: Duration::from_secs(300),
             pool_idle: Duration::from_secs(3),
         }

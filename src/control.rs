@@ -7,6 +7,7 @@
 //! `await` ever sees borrowed.
 
 mod admin;
+mod checking;
 mod learning;
 mod reload;
 
@@ -21,6 +22,7 @@ use bytes::Bytes;
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::sync::{Notify, mpsc};
 
+use crate::api::exposition::Kind;
 use crate::api::host::Host;
 use crate::api::{Ask, Health, Query, attributes, compatible, exposition, models, summary};
 use crate::config::{DynamicSource, Settings, StatsSettings, Timeouts};
@@ -28,6 +30,7 @@ use crate::decisions::DecisionLog;
 use crate::discovery::listed;
 use crate::discovery::models::Cards;
 use crate::fleet::attributes::Freshness;
+use crate::fleet::gate::Places;
 use crate::fleet::stats::Windows;
 use crate::fleet::{Engine, Fleet, Snapshot};
 use crate::metrics::ModelMetrics;
@@ -65,6 +68,8 @@ pub struct ControlSpec {
     pub stats: StatsSettings,
     /// Decisions that are to be explained.
     pub decisions: Arc<DecisionLog>,
+    /// Places, where requests in flight are limited.
+    pub places: Places,
     /// A bearer token for engines.
     pub engine_key: Option<String>,
     /// Deadlines of its own connections.
@@ -115,6 +120,7 @@ struct Control {
     stats: StatsSettings,
     engine_key: Option<String>,
     decisions: Arc<DecisionLog>,
+    places: Places,
     cards: RefCell<Cards>,
     windows: RefCell<Windows>,
     host: RefCell<Host>,
@@ -140,6 +146,7 @@ impl Control {
             stats: spec.stats,
             engine_key: spec.engine_key,
             decisions: spec.decisions,
+            places: spec.places,
             cards: RefCell::default(),
             host: RefCell::default(),
             pool,
@@ -174,6 +181,7 @@ impl Control {
             () = control.wait_for_discovery() => {}
             () = control.sample() => {}
             () = control.scrape() => {}
+            () = control.check() => {}
             () = control.log_stats() => {}
             () = control.watch_file() => {}
             () = administer => {}
@@ -260,6 +268,12 @@ impl Control {
         compatible::engines(&mut text, &snapshot, &rates);
         attributes::engines(&mut text, &snapshot, self.freshness());
         compatible::host(&mut text, self.host.borrow().usage());
+        let waiting = self.places.waiting().to_string();
+        let (name, help) = (
+            "pilotfish_requests_waiting",
+            "Requests that wait for a place.",
+        );
+        exposition::single(&mut text, name, Kind::Gauge, help, &waiting);
         self.reloads.borrow().expose(&mut text, snapshot.generation);
         #[cfg(feature = "count-allocations")]
         exposition::allocations(&mut text);

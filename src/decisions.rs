@@ -214,8 +214,9 @@ impl DecisionLog {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::policies::SlowStart;
+    use crate::config::Settings;
     use crate::fleet::testing::{fleet, spec};
+    use crate::policy::Rules;
 
     fn record(log: &DecisionLog, policy: &Arc<Policy>, model: &Arc<Model>) -> Record {
         let asked = Asked::default();
@@ -226,7 +227,7 @@ mod tests {
             moment: Moment {
                 now: Duration::ZERO,
                 stale_after: Duration::ZERO,
-                slow_start: SlowStart::default(),
+                rules: Rules::of(&Settings::default()),
             },
         };
         let inputs = Inputs::take(policy, model, &question, 1);

@@ -5,7 +5,9 @@
 //! so by dropping it, and dropping it aborts what the engine does for it.
 
 mod conn;
+pub mod idle;
 mod io;
+mod resets;
 pub mod watch;
 
 pub use conn::{ConnState, Handled, Serving};
@@ -30,15 +32,32 @@ use tokio::net::TcpStream;
 use crate::config::Timeouts;
 use crate::drain::{DrainPhase, DrainWatch};
 use crate::net;
+use idle::IdleQueue;
 use io::ClientIo;
+use resets::Unanswered;
 use watch::Watch;
 
 /// Bytes that hyper buffers for one connection, each way.
 const MAX_BUFFER: usize = 64 << 10;
-/// Streams that one HTTP/2 client may have open.
+/// Streams that one HTTP/2 client may have open: enough for a busy gateway,
+/// and a bound on what one connection may hold.
 const MAX_STREAMS: u32 = 128;
 /// Bytes of one HTTP/2 header list.
 const MAX_HEADER_LIST: u32 = 32 << 10;
+/// Bytes of one HTTP/2 frame, the least that the protocol allows: a larger one
+/// would be held whole.
+const MAX_FRAME: u32 = 16 << 10;
+/// Bytes that an HTTP/2 client may send before we take them, of one stream and
+/// of all of them together: what one connection's uploads may hold.
+const WINDOW: u32 = 1 << 20;
+/// Bytes that wait for one slow reader of a stream; beyond it its engine does.
+const MAX_SEND: usize = 64 << 10;
+/// Streams that were reset before we took them up: hyper gives up the
+/// connection beyond it.
+const MAX_PENDING_RESETS: usize = 20;
+/// Streams that hyper itself reset for a client's errors (those beyond
+/// `MAX_STREAMS` too), in the life of a connection, which then ends.
+const MAX_ERROR_RESETS: usize = 1024;
 /// What is discarded, and for how long, of an upload that nobody wanted: a
 /// close with unread bytes is a reset, and would eat our answer.
 const LINGER: (usize, Duration) = (256 << 10, Duration::from_secs(1));
@@ -52,6 +71,8 @@ pub struct Shared {
     pub timeouts: Cell<Timeouts>,
     /// Whether we are stopping.
     pub drain: DrainWatch,
+    /// Who leaves first when room is needed.
+    pub idle: Rc<IdleQueue>,
 }
 
 /// A handler's future. Boxed, since hyper keeps the place of a handler's
@@ -91,7 +112,11 @@ async fn sniff(stream: &TcpStream, state: &ConnState, drain: &DrainWatch) -> Sni
                 if state.deadline.expired(cx) || drain.phase() >= DrainPhase::Finish {
                     return Poll::Ready(Ok(0));
                 }
-                peeking.as_mut().poll(cx)
+                let peeked = peeking.as_mut().poll(cx);
+                if peeked.is_pending() && state.leaves(stream) {
+                    return Poll::Ready(Ok(0));
+                }
+                peeked
             })
             .await
         };
@@ -151,10 +176,12 @@ where
             }
             _ => {}
         }
-        conn.poll_without_shutdown(cx).map(|result| match result {
-            Err(_) if state.ends_by_close() => End::Reset,
-            _ => End::Done,
-        })
+        match conn.poll_without_shutdown(cx) {
+            Poll::Ready(Err(_)) if state.ends_by_close() => Poll::Ready(End::Reset),
+            Poll::Ready(_) => Poll::Ready(End::Done),
+            Poll::Pending if state.leaves(&stream) => Poll::Ready(End::Cut),
+            Poll::Pending => Poll::Pending,
+        }
     })
     .await;
     if let Some(mut tunnel) = state.take_tunnel() {
@@ -180,20 +207,29 @@ where
     state.speaks_http2();
     let io = TokioIo::new(ClientIo::new(Rc::clone(&stream), Rc::clone(&state)));
     let (serving, watch) = (Rc::clone(&state), Rc::clone(&shared.watch));
-    let service = service_fn(move |request| handle(request, Handled::http2(&serving, &watch)));
+    let service = service_fn(move |request| {
+        let answering = handle(request, Handled::http2(&serving, &watch));
+        Unanswered::new(answering, &serving)
+    });
     let conn = hyper::server::conn::http2::Builder::new(LocalExecutor)
         .max_concurrent_streams(MAX_STREAMS)
         .max_header_list_size(MAX_HEADER_LIST)
+        .max_frame_size(MAX_FRAME)
+        .initial_stream_window_size(WINDOW)
+        .initial_connection_window_size(WINDOW)
+        .max_send_buf_size(MAX_SEND)
+        .max_pending_accept_reset_streams(MAX_PENDING_RESETS)
+        .max_local_error_reset_streams(MAX_ERROR_RESETS)
         .serve_connection(io, service);
     let mut conn = pin!(conn);
     let mut stopping = false;
     poll_fn(|cx| {
-        if state.deadline.expired(cx) {
+        if state.deadline.expired(cx) || state.resets.are_too_many() {
             return Poll::Ready(());
         }
         match shared.drain.phase() {
             DrainPhase::Cut => return Poll::Ready(()),
-            DrainPhase::Finish if !stopping => {
+            phase if !stopping && (phase == DrainPhase::Finish || state.leaves_http2()) => {
                 stopping = true;
                 conn.as_mut().graceful_shutdown();
             }

@@ -20,7 +20,7 @@ use crate::discovery::listed;
 use crate::discovery::models::Cards;
 use crate::fleet::{Fleet, Snapshot};
 use crate::metrics::ModelRegistry;
-use crate::policy::{Moment, Question, Tried};
+use crate::policy::{Moment, Question, Rules, Tried};
 use crate::proxy::offline;
 use crate::scrape::stale_after;
 
@@ -69,7 +69,7 @@ fn explain(args: &ExplainArgs, snapshot: &Snapshot) -> anyhow::Result<Value> {
         moment: Moment {
             now: Duration::from_secs(60),
             stale_after: stale_after(Duration::from_secs(30)),
-            slow_start: snapshot.settings.routing.slow_start,
+            rules: Rules::of(&snapshot.settings),
         },
     };
     let inputs = Inputs::take(policy, model, &question, args.seed);

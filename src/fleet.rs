@@ -10,18 +10,22 @@
 //! `Arc<Engine>`, never the snapshot.
 
 pub mod attributes;
+pub mod breaker;
 mod candidates;
 pub mod engine;
+pub mod gate;
 pub mod health;
 pub mod latency;
 pub mod layout;
 pub mod load;
 pub mod reading;
+mod recent;
 pub mod ring;
 pub mod stats;
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
@@ -33,6 +37,7 @@ use crate::policy::Policies;
 pub use candidates::{Candidate, CandidateSet};
 use candidates::{Layouts, Member};
 pub use engine::{Engine, EngineSpec};
+use gate::Gate;
 
 /// Models that are remembered when no engine serves them any more.
 const MOST_GONE: usize = 1000;
@@ -46,6 +51,8 @@ pub struct Model {
     pub candidates: CandidateSet,
     /// Held metric handles.
     pub metrics: Arc<ModelMetrics>,
+    /// Its places, where they are limited; kept from snapshot to snapshot.
+    pub gate: Arc<Gate>,
 }
 
 impl Model {
@@ -122,6 +129,8 @@ pub struct Fleet {
     published: Arc<ArcSwap<Snapshot>>,
     registry: ModelRegistry,
     next_key: u64,
+    /// Engines that are ejected or on trial.
+    ejected: Arc<AtomicU32>,
 }
 
 impl Fleet {
@@ -139,9 +148,11 @@ impl Fleet {
                     list: Vec::new(),
                     cursor: Arc::default(),
                     busy: Arc::default(),
+                    ejected: Arc::default(),
                     layout: Arc::default(),
                 },
                 metrics: registry.handles(ModelRegistry::UNKNOWN),
+                gate: Arc::default(),
             }),
             settings,
             models: HashMap::default(),
@@ -150,6 +161,7 @@ impl Fleet {
             published: Arc::new(ArcSwap::from_pointee(empty)),
             registry,
             next_key: 0,
+            ejected: Arc::default(),
         }
     }
 
@@ -177,10 +189,13 @@ impl Fleet {
             let engine = surviving.get(spec.url.text()).map_or_else(
                 || {
                     self.next_key += 1;
-                    Arc::new(Engine::new(spec.url.clone(), self.next_key, old.epoch, now))
+                    let since = (old.epoch, now);
+                    let engine = Engine::new(spec.url.clone(), self.next_key, since, &self.ejected);
+                    Arc::new(engine)
                 },
                 |engine| Arc::clone(engine),
             );
+            engine.health.set(&settings.breaker);
             members.push((engine, Arc::new(spec)));
         }
         self.publish(&old, settings, members);
@@ -203,12 +218,16 @@ impl Fleet {
         serving.extend(gone.into_iter().map(|name| (name, Vec::new())));
         let mut layouts = Layouts::new(&settings.routing, old);
         let nameless = &old.all.name;
-        let all = CandidateSet::follow(nameless, Some(&old.all.candidates), members, &mut layouts);
+        let ejected = &self.ejected;
+        let all = Some(&old.all.candidates);
+        let all = CandidateSet::follow(nameless, all, members, (&mut layouts, ejected));
         let models = serving.into_iter().map(|(name, members)| {
-            let before = old.models.get(&name).map(|model| &model.candidates);
+            let known = old.models.get(&name);
+            let before = known.map(|model| &model.candidates);
             let model = Model {
+                gate: known.map_or_else(Arc::default, |model| Arc::clone(&model.gate)),
                 metrics: self.registry.handles(&name),
-                candidates: CandidateSet::follow(&name, before, members, &mut layouts),
+                candidates: CandidateSet::follow(&name, before, members, (&mut layouts, ejected)),
                 name: Arc::clone(&name),
             };
             (name, Arc::new(model))
@@ -224,6 +243,7 @@ impl Fleet {
                 name: Arc::from(""),
                 candidates: all,
                 metrics: Arc::clone(&old.all.metrics),
+                gate: Arc::clone(&old.all.gate),
             }),
         };
         self.published.store(Arc::new(snapshot));

@@ -10,6 +10,7 @@ pub mod decisions;
 pub mod discovery;
 pub mod fleet;
 pub mod policy;
+pub mod probe;
 pub mod scrape;
 
 pub mod downstream;
@@ -21,6 +22,7 @@ pub mod control;
 pub mod worker;
 
 pub mod bench;
+pub mod chaos;
 pub mod demo;
 pub mod explain;
 pub mod sim;

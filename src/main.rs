@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use pilotfish::chaos::Broken;
 use pilotfish::cli::{Cli, Command, EngineArgs, Launch, ProxyArgs};
 use pilotfish::config::problem::Problems;
 use pilotfish::config::{dynamic, resolve, validate};
@@ -35,6 +36,9 @@ fn main() -> ExitCode {
                 // There is no log yet.
                 None => drop(writeln!(std::io::stderr(), "{error:#}")),
             }
+            if error.is::<Broken>() {
+                return ExitCode::from(1);
+            }
             let problems = error.downcast_ref::<Problems>();
             problems.map_or(ExitCode::from(2), ExitCode::from)
         }
@@ -52,6 +56,7 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
             Ok(())
         }
         Some(Command::Simulate(args)) => args.run(),
+        Some(Command::Chaos(args)) => args.run(),
         Some(Command::Explain(args)) => explain::run(args),
         Some(Command::Validate { file }) => check(file),
         Some(Command::Schema) => {

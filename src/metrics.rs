@@ -45,7 +45,12 @@ const REQUEST_BYTES: &str = "pilotfish_request_body_bytes_total";
 const RESPONSE_BYTES: &str = "pilotfish_response_body_bytes_total";
 const OVERHEAD: &str = "pilotfish_overhead_seconds";
 const CONNECTIONS: &str = "pilotfish_client_connections";
+const CLOSED_IDLE: &str = "pilotfish_client_connections_closed_idle_total";
+const ACCEPT_ERRORS: &str = "pilotfish_accept_errors_total";
 const RETRIES: &str = "pilotfish_retries_total";
+const DENIED: &str = "pilotfish_retries_denied_total";
+const REFUSED: &str = "pilotfish_requests_refused_total";
+const QUEUE: &str = "pilotfish_queue_seconds";
 
 /// Inter-token latency has no exporter series: see [`LocalBuckets`].
 pub const ITL: &str = "pilotfish_inter_token_latency_seconds";
@@ -69,6 +74,7 @@ impl Default for Metrics {
             (TTFT, TTFT_BOUNDS.as_slice()),
             (DURATION, DURATION_BOUNDS.as_slice()),
             (OVERHEAD, OVERHEAD_BOUNDS.as_slice()),
+            (QUEUE, TTFT_BOUNDS.as_slice()),
         ] {
             builder = builder
                 .set_buckets_for_metric(Matcher::Full(name.to_owned()), bounds)
@@ -100,7 +106,15 @@ fn describe() {
         "Our own work: from the whole request to its being written."
     );
     gauge!(CONNECTIONS, "Open client connections.");
+    counter!(
+        CLOSED_IDLE,
+        "Idle client connections closed to make room for others."
+    );
+    counter!(ACCEPT_ERRORS, "Client connections that could not be taken.");
     counter!(RETRIES, "Requests sent again before any answer, by reason.");
+    counter!(DENIED, "Requests not sent again, as the budget was spent.");
+    counter!(REFUSED, "Requests that got a 429 since there was no place.");
+    describe_histogram!(QUEUE, "How long requests waited for a place.");
 }
 
 impl Metrics {
@@ -116,8 +130,19 @@ impl Metrics {
         with_local_recorder(&*self.recorder, || ProcessMetrics {
             overhead: metrics::histogram!(OVERHEAD),
             connections: metrics::gauge!(CONNECTIONS),
-            retries_unsent: metrics::counter!(RETRIES, "reason" => "unsent"),
-            retries_stale: metrics::counter!(RETRIES, "reason" => "stale"),
+            closed_idle: metrics::counter!(CLOSED_IDLE),
+            accept_errors: metrics::counter!(ACCEPT_ERRORS),
+            retries: Retries {
+                unsent: metrics::counter!(RETRIES, "reason" => "unsent"),
+                stale: metrics::counter!(RETRIES, "reason" => "stale"),
+                reset: metrics::counter!(RETRIES, "reason" => "reset"),
+                busy: metrics::counter!(RETRIES, "reason" => "busy"),
+                timeout: metrics::counter!(RETRIES, "reason" => "timeout"),
+                server_error: metrics::counter!(RETRIES, "reason" => "server_error"),
+                denied: metrics::counter!(DENIED),
+            },
+            refused: metrics::counter!(REFUSED),
+            queue_seconds: metrics::histogram!(QUEUE),
         })
     }
 }
@@ -129,10 +154,35 @@ pub struct ProcessMetrics {
     pub overhead: Histogram,
     /// Open client connections.
     pub connections: Gauge,
-    /// Requests sent elsewhere because the first engine could not be reached.
-    pub retries_unsent: Counter,
-    /// Requests sent again because an idle connection had just been closed.
-    pub retries_stale: Counter,
+    /// Idle client connections closed to make room.
+    pub closed_idle: Counter,
+    /// Client connections that could not be taken.
+    pub accept_errors: Counter,
+    /// Requests sent again.
+    pub retries: Retries,
+    /// Requests that got a 429 of our own.
+    pub refused: Counter,
+    /// Seconds that a request waited for a place.
+    pub queue_seconds: Histogram,
+}
+
+/// Requests sent again, by reason.
+#[derive(Debug, Clone)]
+pub struct Retries {
+    /// The engine could not be reached.
+    pub unsent: Counter,
+    /// An idle connection had just been closed.
+    pub stale: Counter,
+    /// The connection broke before the answer.
+    pub reset: Counter,
+    /// 429 or 503.
+    pub busy: Counter,
+    /// No answer in time.
+    pub timeout: Counter,
+    /// Another 5xx.
+    pub server_error: Counter,
+    /// Not sent again, as the budget was spent.
+    pub denied: Counter,
 }
 
 /// Statuses with a series of their own; any other is counted by its class.

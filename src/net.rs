@@ -12,6 +12,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::BufMut;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio::io::Interest;
 use tokio::net::{TcpListener, TcpStream};
 
@@ -57,6 +58,38 @@ pub async fn accept(listener: &TcpListener) -> io::Result<(TcpStream, SocketAddr
     let (stream, peer) = listener.accept().await?;
     stream.set_nodelay(true)?;
     Ok((stream, peer))
+}
+
+/// Whether a failed accept(2) has lost but one connection, so that the next
+/// one may succeed at once: else we are out of descriptors or memory.
+#[must_use]
+pub fn is_of_one_connection(error: &io::Error) -> bool {
+    use io::ErrorKind as Kind;
+    matches!(
+        error.kind(),
+        Kind::ConnectionAborted
+            | Kind::ConnectionReset
+            | Kind::Interrupted
+            | Kind::NetworkDown
+            | Kind::NetworkUnreachable
+            | Kind::HostUnreachable
+            | Kind::PermissionDenied
+    )
+}
+
+/// Whether a connection waits to be accepted.
+#[must_use]
+pub fn has_waiting(listener: &TcpListener) -> bool {
+    let mut listener = [PollFd::new(listener, PollFlags::IN)];
+    poll(&mut listener, Some(&Timespec::default())).is_ok_and(|ready| ready > 0)
+}
+
+/// Whether bytes wait that nobody has read, whatever the runtime knows of it.
+#[must_use]
+pub fn has_unread(stream: &TcpStream) -> bool {
+    let mut byte = [std::mem::MaybeUninit::uninit()];
+    let peeked = socket2::SockRef::from(stream).peek(&mut byte);
+    peeked.is_ok_and(|read| read > 0)
 }
 
 /// Connects to `host:port`, trying each address that the name resolves to.

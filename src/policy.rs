@@ -29,8 +29,8 @@ use std::time::Duration;
 use fastrand::Rng;
 use serde::{Deserialize, Serialize};
 
-use crate::config::Routing;
 use crate::config::policies::{PolicyKind, PolicySpec, SlowStart};
+use crate::config::{Routing, Settings};
 use crate::fleet::attributes::Freshness;
 use crate::fleet::layout::Capability;
 use crate::fleet::{CandidateSet, Engine};
@@ -122,8 +122,31 @@ pub struct Moment {
     pub now: Duration,
     /// The greatest age of attributes that count.
     pub stale_after: Duration,
+    /// What holds for all policies.
+    pub rules: Rules,
+}
+
+/// What holds for every policy.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Rules {
     /// How new engines begin.
     pub slow_start: SlowStart,
+    /// The share of the candidates that may be ejected before all are asked.
+    pub max_ejected: f64,
+    /// Requests that one engine may have.
+    pub max_per_engine: u32,
+}
+
+impl Rules {
+    /// Those of the settings.
+    #[must_use]
+    pub fn of(settings: &Settings) -> Self {
+        Self {
+            slow_start: settings.routing.slow_start,
+            max_ejected: settings.breaker.max_ejected,
+            max_per_engine: settings.admission.max_per_engine.unwrap_or(u32::MAX),
+        }
+    }
 }
 
 impl Moment {
@@ -142,6 +165,8 @@ pub enum Refusal {
     NoCapacity,
     /// All that could are set aside.
     AllUnhealthy,
+    /// Those that could have as many requests as they may.
+    Full,
     /// None that is up may see the prompt.
     PrivacyViolation,
     /// None that may is quick enough.
@@ -160,7 +185,7 @@ pub struct Tried {
 
 impl Tried {
     /// No request tries more engines than this.
-    pub const MOST: usize = 3;
+    pub const MOST: usize = 8;
 
     /// Adds an engine; one beyond [`Tried::MOST`] is not recorded, and
     /// [`Tried::exhausted`] says so.
@@ -200,7 +225,8 @@ pub struct Question<'a> {
 /// Chooses an engine; tells its position in the set.
 ///
 /// Engines that are set aside, or that have no weight, are chosen only when
-/// there are no others; those that were tried, never.
+/// there are no others; those that were tried, sleep, drain, are full or cannot be
+/// reached, never.
 ///
 /// # Errors
 /// Why there is none.
@@ -221,7 +247,7 @@ fn decide_noting(
         PolicyKind::Federation(of) => federation::pick(of, &view, rng),
         _ => pick(kind, &view, rng)
             .or_else(|| pick(kind, &view.lenient(), rng))
-            .ok_or(Refusal::Nobody),
+            .ok_or_else(|| view.lenient().refusal()),
     }
 }
 

@@ -3,6 +3,7 @@
 //! facts → model → decide → send → relay. Bytes forwarded are bytes received:
 //! only `headers` alters a head, and a body is never rebuilt.
 
+pub mod admit;
 mod ask;
 pub mod attempt;
 pub mod body;
@@ -11,6 +12,7 @@ pub mod choose;
 pub mod error;
 pub mod facts;
 mod fingerprint;
+mod give;
 pub mod headers;
 pub mod meter;
 mod models;
@@ -18,9 +20,12 @@ mod multipart;
 pub mod offline;
 mod own;
 pub mod peek;
+pub mod retry;
 mod splice;
+pub mod tries;
 mod upload;
 mod usage;
+pub mod verdict;
 mod wishes;
 
 use std::cell::RefCell;
@@ -29,36 +34,44 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arc_swap::{ArcSwap, Cache};
-use bytes::Bytes;
 use fastrand::Rng;
-use http::header::{CONNECTION, CONTENT_TYPE, HeaderValue};
+use http::header::{CONNECTION, HeaderValue};
 use http::request::Parts;
 use http::{Method, Request, Response, Version};
 use hyper::body::Incoming;
 
+use crate::config::Timeouts;
 use crate::decisions::DecisionLog;
+use crate::downstream::watch::Deadline;
 use crate::downstream::{Handled, Serving};
 use crate::drain::{DrainPhase, DrainWatch};
-use crate::fleet::engine::Outcome;
+use crate::fleet::attributes::Freshness;
+use crate::fleet::gate::Places;
 use crate::fleet::{Candidate, Model, Snapshot};
 use crate::metrics::ProcessMetrics;
 use crate::policy::memory::Fingerprint;
 use crate::policy::{Asked, Policy};
-use crate::upstream::{AnswerHead, Pool};
-use attempt::{Answer, Sending};
-use body::{ObservedBody, Relay, RelayParts};
+use crate::upstream::{Pool, Upload};
+use admit::{Admitting, Permit};
+use attempt::Attempt;
+use body::ObservedBody;
 use choose::Choosing;
 use error::ProxyError;
 use facts::{Budget, Peeked, Peeking};
-use headers::{Outgoing, Pinned};
+use give::{Held, Told};
+use headers::{Outgoing, Pinned, RequestFraming};
 use meter::{Meter, RecordSink};
 pub use own::own;
 use own::own_error;
+use retry::RetryBudget;
 use splice::rename;
+use tries::{Answer, Sending};
 use wishes::Wishes;
 
 /// Methods longer than this are no methods that anyone uses.
 const MAX_METHOD: usize = 32;
+/// The priority of a request that names none, of 0 to 9.
+const USUAL_PRIORITY: u8 = 5;
 
 /// What a worker needs to serve requests.
 #[derive(Debug)]
@@ -67,6 +80,7 @@ pub struct Proxy {
     settings: ProxySettings,
     pool: Rc<Pool>,
     rng: RefCell<Rng>,
+    retries: RetryBudget,
 }
 
 /// What all workers' proxies share.
@@ -86,6 +100,10 @@ pub struct ProxySettings {
     pub decisions: Arc<DecisionLog>,
     /// The greatest age of what engines told that counts.
     pub stale_after: Duration,
+    /// Places, where requests in flight are limited.
+    pub places: Places,
+    /// How many workers share a process's budget of retries.
+    pub workers: usize,
 }
 
 /// The answer to every request.
@@ -104,6 +122,7 @@ impl Proxy {
             settings,
             pool,
             rng: RefCell::new(Rng::new()),
+            retries: RetryBudget::default(),
         })
     }
 
@@ -162,12 +181,13 @@ struct Ready<'a> {
     prints: Vec<Fingerprint>,
 }
 
-/// Who was chosen, for a client that asked.
-struct Told {
-    /// `None`: nobody was asked, the request named its engine.
-    policy: Option<Arc<Policy>>,
-    decision: Option<u64>,
-    engine: Option<String>,
+/// A request that was let in.
+struct Admitted<'a> {
+    ready: &'a Ready<'a>,
+    policy: &'a Arc<Policy>,
+    framing: RequestFraming,
+    timeouts: &'a Timeouts,
+    is_explained: bool,
 }
 
 type Failed = (Serving, ProxyError);
@@ -178,69 +198,144 @@ impl Exchange<'_> {
             Ok(asked) => asked,
             Err(error) => return Err((serving, self.counted(error))),
         };
+        let settings = &self.snapshot.settings;
+        let timeouts = policy.spec.timeouts.as_ref().unwrap_or(&settings.timeouts);
+        let total = [wishes.timeout, timeouts.total];
+        let total = total.into_iter().flatten().min();
+        let deadline = serving.deadline();
+        deadline.limit(total.map(|total| self.began + total));
         let mut peeked = match self.peek(body, &serving, policy).await {
             Ok(peeked) => peeked,
             Err(error) => return Err((serving, self.counted(error))),
         };
-        let Ready {
-            model,
-            pinned,
-            asked,
-            prints,
-        } = match self.ready(&wishes, policy, &mut peeked, serving.peer()) {
+        let ready = match self.ready(&wishes, policy, &mut peeked, serving.peer()) {
             Ok(ready) => ready,
             Err(error) => return Err((serving, self.counted(error))),
         };
-        let is_explained = wishes.explain;
+        let model = Arc::clone(ready.model);
+        let sink = self.proxy.settings.records.clone();
+        let mut meter = Meter::begin(model, self.began, sink);
+        let (upload, framing, share) = upload::of(self.head, peeked, &settings.limits, &meter);
+        let permit = match self.admit(&ready, &wishes, deadline).await {
+            Ok(permit) => permit,
+            Err(error) => {
+                meter.answered(error.status().as_u16());
+                return Err((serving, error));
+            }
+        };
+        let admitted = Admitted {
+            ready: &ready,
+            policy,
+            framing,
+            timeouts,
+            is_explained: wishes.explain,
+        };
+        let sent = self.send(&admitted, upload, &serving, &mut meter).await;
+        drop(share);
+        match sent {
+            Ok(answer) => {
+                let held = Held {
+                    meter,
+                    permit,
+                    serving,
+                    idle: timeouts.engine_idle,
+                };
+                Ok(self.give(answer, held))
+            }
+            Err(error) => {
+                meter.answered(error.status().as_u16());
+                Err((serving, error))
+            }
+        }
+    }
+
+    /// Lets the request in, or has it wait.
+    async fn admit(
+        &self,
+        ready: &Ready<'_>,
+        wishes: &Wishes<'_>,
+        deadline: &Deadline,
+    ) -> Result<Permit, ProxyError> {
         let settings = &self.proxy.settings;
-        let model = Arc::clone(model);
-        let mut meter = Meter::begin(Arc::clone(&model), self.began, settings.records.clone());
-        let limits = &self.snapshot.settings.limits;
-        let (upload, framing, share) = upload::of(self.head, peeked, limits, &meter);
+        let now = self.snapshot.clock(self.began);
+        self.proxy.retries.deposit(now);
+        if self.snapshot.settings.admission.is_off() {
+            return Ok(Permit::default());
+        }
+        let admitting = Admitting {
+            snapshot: self.snapshot,
+            model: ready.model,
+            places: &settings.places,
+            deadline,
+            metrics: &settings.metrics,
+            by: Freshness::new(now, settings.stale_after),
+            priority: wishes.priority.unwrap_or(USUAL_PRIORITY),
+        };
+        // Boxed: whoever is not limited does not keep its place.
+        Box::pin(admitting.admit()).await
+    }
+
+    /// Sends it until an engine answers.
+    async fn send(
+        &self,
+        admitted: &Admitted<'_>,
+        upload: Upload,
+        serving: &Serving,
+        meter: &mut Meter,
+    ) -> Result<Answer, ProxyError> {
+        let settings = &self.proxy.settings;
+        let Admitted {
+            ready,
+            policy,
+            framing,
+            timeouts,
+            is_explained,
+        } = *admitted;
+        let outgoing = Outgoing {
+            head: self.head,
+            request_id: self.id,
+            peer: serving.peer(),
+            framing,
+            upgrade: headers::asks_upgrade(self.head),
+        };
         let sending = Sending {
-            pool: &self.proxy.pool,
+            attempt: Attempt {
+                pool: &self.proxy.pool,
+                outgoing: &outgoing,
+                deadline: serving.deadline(),
+                timeouts,
+                commit: self.snapshot.settings.retry.until,
+                metrics: &settings.metrics,
+            },
             choosing: Choosing {
                 snapshot: self.snapshot,
                 policy,
-                model: &model,
-                asked: &asked,
-                prints: &prints,
-                pinned,
+                model: ready.model,
+                asked: &ready.asked,
+                prints: &ready.prints,
+                pinned: ready.pinned,
                 rng: &self.proxy.rng,
                 stale_after: settings.stale_after,
                 log: (is_explained || self.is_sampled()).then_some(&*settings.decisions),
                 request_id: self.id.to_str().unwrap_or_default(),
                 recorded: std::cell::Cell::new(None),
             },
-            outgoing: Outgoing {
-                head: self.head,
-                request_id: self.id,
-                peer: serving.peer(),
-                framing,
-                upgrade: headers::asks_upgrade(self.head),
-            },
-            deadline: serving.deadline(),
-            timeouts: &self.snapshot.settings.timeouts,
-            metrics: &settings.metrics,
+            settings: &self.snapshot.settings,
+            budget: &self.proxy.retries,
+            workers: settings.workers,
             logged_since: settings.log_requests.then_some(self.began),
         };
-        let sent = sending.send(upload, &mut meter).await;
+        let (sent, attempts) = sending.send(upload, meter).await;
         if is_explained {
             let engine = sent.as_ref().ok().map(|answer| answer.slot.engine());
             *self.told.borrow_mut() = Some(Told {
-                policy: pinned.is_none().then(|| Arc::clone(policy)),
+                policy: ready.pinned.is_none().then(|| Arc::clone(policy)),
                 decision: sending.choosing.recorded.get(),
                 engine: engine.map(|engine| engine.url.text().to_owned()),
+                attempts,
             });
         }
-        drop(share);
-        match sent {
-            Ok(answer) => Ok(self.relay(answer, meter, serving)),
-            Err(error) => {
-                meter.answered(error.status().as_u16());
-                Err((serving, error))
-            }
-        }
+        sent
     }
 
     /// What the request's head asks, and of which policy.
@@ -301,84 +396,6 @@ impl Exchange<'_> {
         };
         facts::peek(self.head, body, peeking).await
     }
-
-    /// Says who was chosen, if the client asked.
-    fn tell(&self, response: &mut ProxyResponse) {
-        let Some(told) = self.told.borrow_mut().take() else {
-            return;
-        };
-        let decision = told.decision.map(|id| id.to_string());
-        for (name, value) in [
-            ("x-pilotfish-engine", told.engine.as_deref()),
-            (
-                "x-pilotfish-policy",
-                told.policy.as_ref().map(|policy| &*policy.spec.name),
-            ),
-            ("x-pilotfish-decision", decision.as_deref()),
-        ] {
-            if let Some(value) = value.and_then(|value| HeaderValue::try_from(value).ok()) {
-                response.headers_mut().insert(name, value);
-            }
-        }
-    }
-
-    /// Makes an engine's answer the client's.
-    fn relay(&self, mut answer: Answer, mut meter: Meter, serving: Serving) -> ProxyResponse {
-        let status = answer.head.status;
-        meter.answered(status.as_u16());
-        headers::for_client(&mut answer.head);
-        if status.as_u16() == 101 {
-            let (engine, early) = answer.link.into_tunnel(answer.reading);
-            let counted = (answer.slot.ending(Outcome::Success), meter);
-            serving.tunnel(engine, early, Box::new(counted));
-            let mut response = own(Bytes::new(), serving);
-            *response.status_mut() = status;
-            *response.headers_mut() = answer.head.headers;
-            // The engine's `Upgrade` is still there.
-            let upgrade = HeaderValue::from_static("upgrade");
-            response.headers_mut().insert(CONNECTION, upgrade);
-            return response;
-        }
-        let body = answer.link.into_body(
-            &answer.head,
-            answer.reading,
-            answer.upload,
-            &self.proxy.pool,
-        );
-        let settings = &self.snapshot.settings;
-        let relay = Relay::new(RelayParts {
-            answer: body,
-            slot: answer.slot,
-            outcome: Outcome::of_status(status.as_u16()),
-            meter,
-            serving,
-            idle: settings.timeouts.engine_idle,
-            is_stream: is_event_stream(&answer.head),
-            error_events: settings.stream_error_events,
-        });
-        let mut response = Response::new(ObservedBody::Relay(Box::new(relay)));
-        *response.status_mut() = status;
-        *response.headers_mut() = answer.head.headers;
-        response
-    }
-
-    /// Counts an error that belongs to no known model.
-    fn counted(&self, error: ProxyError) -> ProxyError {
-        let sink = self.proxy.settings.records.clone();
-        let mut meter = Meter::begin(Arc::clone(&self.snapshot.all), self.began, sink);
-        meter.answered(error.status().as_u16());
-        error
-    }
-}
-
-fn is_event_stream(head: &AnswerHead) -> bool {
-    let content_type = head.headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes);
-    content_type.is_some_and(|value| {
-        let name = b"text/event-stream";
-        value
-            .get(..name.len())
-            .is_some_and(|start| start.eq_ignore_ascii_case(name))
-    })
 }
 
 #[cfg(test)]
@@ -399,7 +416,7 @@ mod tests {
             size <= 4096,
             "{size} bytes while the engine has not answered"
         );
-        let size = size_of::<ObservedBody>() + size_of::<Relay>();
+        let size = size_of::<ObservedBody>() + size_of::<body::Relay>();
         assert!(size <= 1024, "{size} bytes for each open stream");
     }
 }

@@ -71,6 +71,7 @@ impl Scraper {
             fetching.spawn_local(async move {
                 let get = Get {
                     path: "/metrics",
+                    json: None,
                     bearer: bearer.as_deref(),
                     within: WITHIN.min(interval),
                     most: MAX_PAGE,
@@ -110,6 +111,11 @@ impl Scraper {
         let before = self.last.get(&engine.key);
         let before = before.map(|(reading, at)| (reading, now.duration_since(*at)));
         let values = reading.values(before, unix);
+        if before.is_some_and(|(before, _)| reading.is_restart(before)) {
+            let url = engine.url.text();
+            tracing::info!(engine = url, "the engine has been restarted");
+            engine.restarted(engine.clock(now));
+        }
         engine.told(&values, engine.clock(now));
         self.last.insert(engine.key, (reading, now));
     }

@@ -7,10 +7,12 @@
 
 mod answer;
 pub mod engine;
+mod fail;
 pub mod faults;
 pub mod gauges;
 mod serve;
 pub mod speed;
 mod wire;
 
+pub use answer::{text, word};
 pub use engine::{SimConfig, SimEngine};

@@ -35,11 +35,9 @@ pub struct UnknownLevel(String);
 /// # Errors
 /// A level that is none, or a second call.
 pub fn init(level: &str, format: LogFormat) -> anyhow::Result<()> {
-    use std::io::IsTerminal as _;
     let (filter, handle) = reload::Layer::new(parse(level)?);
-    let lines = fmt::layer()
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal());
+    // No colours: the formatter is built without them.
+    let lines = fmt::layer().with_writer(std::io::stderr);
     let registry = tracing_subscriber::registry().with(filter);
     let set = match format {
         LogFormat::Text => registry.with(lines).try_init(),

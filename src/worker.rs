@@ -1,6 +1,8 @@
 //! One data-path thread: its own runtime, its own share of the listener, its
 //! own pool. No request ever leaves the thread that accepted it.
 
+mod room;
+
 use std::cell::Cell;
 use std::io;
 use std::net::TcpListener as StdListener;
@@ -10,12 +12,13 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use metrics::Gauge;
+use metrics::{Counter, Gauge};
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
 
 use crate::api::{Api, Route};
 use crate::config::Bounds;
+use crate::downstream::idle::IdleQueue;
 use crate::downstream::watch::{TICK, Watch};
 use crate::downstream::{self, Shared};
 use crate::drain::DrainPhase;
@@ -23,12 +26,15 @@ use crate::fleet::Snapshot;
 use crate::net;
 use crate::proxy::{Proxy, ProxySettings, headers};
 use crate::upstream::Pool;
+use room::{Room, SPARE};
 
 /// Ticks between two sweeps of the pool.
 const POOL_SWEEP: u64 = 10;
-/// A pause before accepting again when the process is out of descriptors, the
-/// worker is full, or another worker should be first.
+/// A pause before accepting again when the worker is full, or another worker
+/// should be first.
 const PAUSE: Duration = Duration::from_millis(5);
+/// The same when the process is out of descriptors.
+const SHORT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Everything that a worker starts with.
 #[derive(Debug)]
@@ -78,6 +84,7 @@ async fn serve(spec: WorkerSpec) -> io::Result<()> {
         watch: Rc::clone(&watch),
         timeouts: Cell::new(timeouts),
         drain: settings.drain.clone(),
+        idle: Rc::new(IdleQueue::new(settings.metrics.closed_idle.clone())),
     });
     let ticking = tick(
         published,
@@ -88,8 +95,10 @@ async fn serve(spec: WorkerSpec) -> io::Result<()> {
     let ticking = tokio::task::spawn_local(ticking);
     let server = Server {
         index: spec.index,
-        most: spec.bounds.max_connections,
+        room: Room::new(spec.bounds.max_connections, spec.open.len(), spec.index),
+        freed: Rc::default(),
         connections: settings.metrics.connections.clone(),
+        accept_errors: settings.metrics.accept_errors.clone(),
         root_path: spec.root_path,
         proxy: Proxy::new(spec.published, settings, pool),
         api: spec.api,
@@ -140,8 +149,11 @@ async fn tick(
 
 struct Server {
     index: usize,
-    most: usize,
+    room: Room,
+    /// Tells that a connection has ended.
+    freed: Rc<Notify>,
     connections: Gauge,
+    accept_errors: Counter,
     root_path: Arc<str>,
     proxy: Rc<Proxy>,
     api: Api,
@@ -153,16 +165,18 @@ impl Server {
     async fn accept(&self, listener: &TcpListener, stop: &Notify) {
         let accepting = async {
             loop {
-                if self.should_wait() {
+                if self.is_ahead() {
                     tokio::time::sleep(PAUSE).await;
+                    continue;
+                }
+                let surplus = self.surplus();
+                if surplus > 0 {
+                    self.make_room(listener, surplus).await;
                     continue;
                 }
                 match net::accept(listener).await {
                     Ok((stream, peer)) => self.spawn(stream, peer),
-                    Err(error) => {
-                        tracing::warn!(%error, "could not accept a connection");
-                        tokio::time::sleep(PAUSE).await;
-                    }
+                    Err(error) => self.not_accepted(&error).await,
                 }
             }
         };
@@ -182,16 +196,51 @@ impl Server {
         false
     }
 
-    /// Whether this worker is full, or has two connections more than another:
-    /// a few clients would otherwise gather on one of them.
-    fn should_wait(&self) -> bool {
-        let mine = self.open[self.index].load(Relaxed);
+    fn mine(&self) -> usize {
+        self.open[self.index].load(Relaxed)
+    }
+
+    /// Whether this worker has two connections more than another: a few clients
+    /// would otherwise gather on one of them.
+    fn is_ahead(&self) -> bool {
         let least = self.open.iter().map(|open| open.load(Relaxed)).min();
-        mine >= self.most || mine > least.unwrap_or(0) + 1
+        self.mine() > least.unwrap_or(0) + 1
+    }
+
+    /// How many must go before one more may come; none when there is room.
+    fn surplus(&self) -> usize {
+        let most = self.room.most(self.shared.watch.now());
+        (self.mine() + 1).saturating_sub(most)
+    }
+
+    /// Waits until a connection has ended, at most for a moment. If a newcomer
+    /// waits, idle ones are asked to make room; until then it is the kernel's.
+    async fn make_room(&self, listener: &TcpListener, surplus: usize) {
+        if net::has_waiting(listener) {
+            let now = self.shared.watch.now();
+            self.shared.idle.make_room(surplus.min(SPARE), now);
+        }
+        // Either way it is to be looked at again.
+        let _ = tokio::time::timeout(PAUSE, self.freed.notified()).await;
+    }
+
+    async fn not_accepted(&self, error: &io::Error) {
+        self.accept_errors.increment(1);
+        if net::is_of_one_connection(error) {
+            return;
+        }
+        let now = self.shared.watch.now();
+        let open = self.mine();
+        if self.room.may_warn(now) {
+            tracing::warn!(%error, open, "cannot take more connections; idle ones are closed");
+        }
+        self.room.ran_out(open, now);
+        self.shared.idle.make_room(SPARE, now);
+        tokio::time::sleep(SHORT_PAUSE).await;
     }
 
     fn spawn(&self, stream: tokio::net::TcpStream, peer: std::net::SocketAddr) {
-        let open = Open::count(Arc::clone(&self.open), self.index, self.connections.clone());
+        let open = Open::count(self);
         let (proxy, api) = (Rc::clone(&self.proxy), self.api.clone());
         let root_path = Arc::clone(&self.root_path);
         let handle = move |mut request: http::Request<_>, handled| {
@@ -222,13 +271,19 @@ struct Open {
     open: Arc<[AtomicUsize]>,
     index: usize,
     gauge: Gauge,
+    freed: Rc<Notify>,
 }
 
 impl Open {
-    fn count(open: Arc<[AtomicUsize]>, index: usize, gauge: Gauge) -> Self {
-        open[index].fetch_add(1, Relaxed);
-        gauge.increment(1);
-        Self { open, index, gauge }
+    fn count(server: &Server) -> Self {
+        server.open[server.index].fetch_add(1, Relaxed);
+        server.connections.increment(1);
+        Self {
+            open: Arc::clone(&server.open),
+            index: server.index,
+            gauge: server.connections.clone(),
+            freed: Rc::clone(&server.freed),
+        }
     }
 }
 
@@ -236,5 +291,6 @@ impl Drop for Open {
     fn drop(&mut self) {
         self.open[self.index].fetch_sub(1, Relaxed);
         self.gauge.decrement(1);
+        self.freed.notify_waiters();
     }
 }

@@ -12,7 +12,7 @@ use pilotfish::discovery::listed;
 use pilotfish::fleet::Fleet;
 use pilotfish::metrics::ModelRegistry;
 use pilotfish::policy::memory::{Fingerprint, Memory};
-use pilotfish::policy::{Asked, Moment, Question, Tried, decide};
+use pilotfish::policy::{Asked, Moment, Question, Rules, Tried, decide};
 use serde_json::json;
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 
@@ -60,7 +60,7 @@ fn deciding_allocates_nothing() {
                     moment: Moment {
                         now,
                         stale_after: Duration::from_secs(60),
-                        slow_start: snapshot.settings.routing.slow_start,
+                        rules: Rules::of(&snapshot.settings),
                     },
                 };
                 decide(&snapshot.policies.default.spec.kind, &question, &mut rng).unwrap();

@@ -50,7 +50,11 @@ fn the_readme_lists_every_key() {
         ("engines[].cost.", "Cost"),
         ("policies.*.", "PolicyEntry"),
         ("limits.", "LimitsEntry"),
+        ("limits.shed.", "ShedEntry"),
         ("timeouts.", "TimeoutsEntry"),
+        ("policies.*.timeouts.", "PolicyTimeoutsEntry"),
+        ("breaker.", "BreakerEntry"),
+        ("retry.", "RetryEntry"),
     ] {
         sections.push((section, &schema["$defs"][name]));
     }

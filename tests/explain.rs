@@ -15,10 +15,11 @@ use pilotfish::decisions::Inputs;
 use pilotfish::discovery::listed;
 use pilotfish::fleet::Fleet;
 use pilotfish::fleet::attributes::Live;
+use pilotfish::fleet::breaker::Standing;
 use pilotfish::fleet::engine::Outcome;
 use pilotfish::metrics::ModelRegistry;
 use pilotfish::policy::memory::{Prefix, Recalled};
-use pilotfish::policy::{Asked, Moment, Question, Tried};
+use pilotfish::policy::{Asked, Moment, Question, Rules, Tried};
 use serde_json::{Map, Value, json};
 
 const NOW: Duration = Duration::from_secs(600);
@@ -65,7 +66,9 @@ fn fleet(policy: &str) -> Fleet {
         let ttft = Duration::from_millis([80, 250, 120, 10][usize::from(n)]);
         engine.latency.observe(ttft, NOW);
         for _ in 0..if n == 3 { 5 } else { 0 } {
-            engine.health.observe(Outcome::Failure, NOW);
+            engine
+                .health
+                .learn(Standing::Trusted, Outcome::Failure, NOW);
         }
     }
     fleet
@@ -105,7 +108,7 @@ fn record(policy: &str) -> Map<String, Value> {
         moment: Moment {
             now: NOW,
             stale_after: Duration::from_secs(60),
-            slow_start: snapshot.settings.routing.slow_start,
+            rules: Rules::of(&snapshot.settings),
         },
     };
     let mut inputs = Inputs::take(&snapshot.policies.default, model, &question, 7);

@@ -137,7 +137,7 @@ fn errors(out: &mut String, snapshot: &Snapshot) {
     for (model, one) in pairs(snapshot) {
         for (outcome, kind) in Outcome::ALL {
             let count = one.served.ended(outcome);
-            if count > 0 && !matches!(outcome, Outcome::Success | Outcome::ClientGone) {
+            if count > 0 && (outcome.is_fault() || outcome == Outcome::Overloaded) {
                 let (server, model) = (Escaped(one.engine.url.text()), Escaped(model));
                 let labels =
                     format_args!("server=\"{server}\",model=\"{model}\",error_type=\"{kind}\"");

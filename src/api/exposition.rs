@@ -36,7 +36,7 @@ impl Kind {
 /// A family of one value for each engine.
 type Family = (&'static str, Kind, &'static str, fn(&Engine) -> u64);
 
-const FAMILIES: [Family; 4] = [
+const FAMILIES: [Family; 6] = [
     (
         "pilotfish_engine_in_flight",
         Kind::Gauge,
@@ -61,6 +61,18 @@ const FAMILIES: [Family; 4] = [
         "Connections that an engine had closed just as they were reused.",
         |engine| engine.stale.load(Relaxed),
     ),
+    (
+        "pilotfish_engine_ejections_total",
+        Kind::Counter,
+        "Times that an engine was set aside for its failures.",
+        |engine| engine.health.ejections(),
+    ),
+    (
+        "pilotfish_engine_probes_total",
+        Kind::Counter,
+        "Times that we asked an engine how it is.",
+        |engine| engine.probes.load(Relaxed),
+    ),
 ];
 
 /// Appends every engine's series.
@@ -75,6 +87,18 @@ pub fn engines(out: &mut String, snapshot: &Snapshot) {
                 format_args!("{name}{{engine=\"{url}\"}} {}", value(engine)),
             );
         }
+    }
+    let name = "pilotfish_engine_up";
+    family(
+        out,
+        name,
+        Kind::Gauge,
+        "1 for an engine that may be asked, 0 for one that is set aside.",
+    );
+    for engine in &engines {
+        let url = Escaped(engine.url.text());
+        let is_up = u8::from(engine.health.is_up(snapshot.epoch.elapsed()));
+        line(out, format_args!("{name}{{engine=\"{url}\"}} {is_up}"));
     }
     let name = "pilotfish_engine_requests_total";
     family(

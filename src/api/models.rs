@@ -64,6 +64,7 @@ pub fn engines(snapshot: &Snapshot, by: Freshness) -> Bytes {
             "outstanding_tokens": engine.outstanding.load(Relaxed),
             "latency_ms": engine.latency.get(by.now).map(|seconds| seconds * 1e3),
             "is_set_aside": !engine.health.is_up(by.now),
+            "state": engine.health.word(by.now),
             "connects": engine.connects.load(Relaxed),
             "reuses": engine.reuses.load(Relaxed),
             "attributes_age_seconds": engine.attributes.age(by.now).map(|age| age.as_secs_f64()),

@@ -36,8 +36,8 @@ impl Load {
             target: Arc::new(Engine::new(
                 EngineUrl::parse(url)?,
                 1,
-                std::time::Instant::now(),
-                Duration::ZERO,
+                (std::time::Instant::now(), Duration::ZERO),
+                &Arc::default(),
             )),
             pool: Pool::new(1024, Duration::from_secs(60), Duration::from_secs(5)),
         })
@@ -87,6 +87,7 @@ impl Load {
     pub(super) async fn allocations(&self) -> anyhow::Result<Option<f64>> {
         let get = Get {
             path: "/metrics",
+            json: None,
             bearer: None,
             within: PAGE.0,
             most: PAGE.1,
@@ -121,7 +122,8 @@ async fn one(pool: &Rc<Pool>, target: &Arc<Engine>, stream: bool) -> anyhow::Res
     let answered =
         std::future::poll_fn(|cx| link.poll_exchange(&mut upload, &mut reading, pool, cx)).await?;
     anyhow::ensure!(answered.status == 200, "answered {}", answered.status);
-    let mut body = link.into_body(&answered, reading, upload, pool);
+    let unsent = (!upload.ended()).then_some(upload);
+    let mut body = link.into_body(&answered, reading, unsent, pool);
     let mut events = 0;
     while let Some(data) = std::future::poll_fn(|cx| body.poll_data(cx)).await {
         events += memchr::memmem::find_iter(&data?, b"data: ").count() as u64;

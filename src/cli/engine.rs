@@ -35,9 +35,11 @@ pub struct EngineArgs {
     #[arg(long, value_name = "COUNT", default_value_t = 64)]
     pub max_running: usize,
     /// A fault that every generating request meets: status=CODE, busy=SECONDS,
-    /// refuse, reset-before-head, reset-after=EVENTS, truncate-after=EVENTS,
-    /// garbage-after=EVENTS, stall-after=EVENTS, hang, slow-head=MILLISECONDS,
-    /// early or restart. A request may ask for one by its x-sim-fault field.
+    /// refuse, reset-before-head, garbage, garbage-head, continue-forever,
+    /// reset-after=EVENTS, truncate-after=EVENTS, garbage-after=EVENTS,
+    /// stall-after=EVENTS, surplus, slow=MILLISECONDS, hang,
+    /// slow-head=MILLISECONDS, early or restart. A request may ask for one by
+    /// its x-sim-fault field.
     #[arg(long)]
     pub fault: Option<Fault>,
 }

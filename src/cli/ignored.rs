@@ -41,15 +41,10 @@ const CACHE: &str = "answers are never cached; put a cache in front";
 const BATCH: &str = "there is no batch API here; engines' own is passed through";
 const SENTRY: &str = "errors are logged and counted in /metrics";
 const TRACES: &str = "traces are not exported; traceparent is passed on";
-const PROBES: &str =
-    "engines are not probed; a request that never reached its engine goes to another";
 const PREFILL: &str = "prefill and decode are not told apart; leave them to the engines";
 
 /// Accepted, each with a warning.
-pub const WITHOUT_EFFECT: [Ignored; 29] = [
-    switch("static-backend-health-checks", PROBES),
-    value("static-backend-health-check-interval", PROBES),
-    value("static-backend-health-check-timeout-seconds", PROBES),
+pub const WITHOUT_EFFECT: [Ignored; 25] = [
     value(
         "backend-health-check-timeout-seconds",
         "engines get 5 s to tell their models",
@@ -70,10 +65,6 @@ pub const WITHOUT_EFFECT: [Ignored; 29] = [
     value("kv-aware-threshold", LMCACHE),
     value("prefill-model-labels", PREFILL),
     value("decode-model-labels", PREFILL),
-    value(
-        "max-instance-failover-reroute-attempts",
-        "a request that never left goes to up to two other engines, any other to none",
-    ),
     value(
         "request-rewriter",
         "it does nothing in the reference either",

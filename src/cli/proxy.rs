@@ -1,18 +1,19 @@
 //! The proxy's flags, and the configuration that they and the file mean.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs as _};
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
 
 use super::ignored::Given;
-use crate::config::dynamic::{DynamicFile, LimitsEntry, TimeoutsEntry};
+use crate::config::dynamic::{DynamicFile, LimitsEntry, RetryEntry, TimeoutsEntry};
 use crate::config::problem::{Problem, Problems};
 use crate::config::resolve::{overlay, resolve};
 use crate::config::validate::{Format, Loaded, load};
 use crate::config::{
-    Config, DrainSettings, DynamicSource, Seconds, StatsSettings, default_workers, duration,
+    Bounds, Config, DrainSettings, DynamicSource, Seconds, StatsSettings, default_workers, duration,
 };
 
 /// A configuration, and what is to be said of how it came about.
@@ -89,6 +90,16 @@ pub struct DiscoveryArgs {
     /// A type for each engine (chat, completion, ...), shown by /engines.
     #[arg(long, value_name = "TYPE,TYPE")]
     pub static_model_types: Option<String>,
+    /// Ask engines how they are though there is no need to; those that are set
+    /// aside are asked in any case.
+    #[arg(long)]
+    pub static_backend_health_checks: bool,
+    /// How often [default: 60].
+    #[arg(long, value_name = "SECONDS")]
+    pub static_backend_health_check_interval: Option<u32>,
+    /// How long an answer may take [default: 10].
+    #[arg(long, value_name = "SECONDS")]
+    pub static_backend_health_check_timeout_seconds: Option<u32>,
     /// For k8s, which this version does not have.
     #[arg(long, value_name = "PORT")]
     pub k8s_port: Option<u16>,
@@ -116,6 +127,10 @@ pub struct RoutingArgs {
     /// count.
     #[arg(long, value_name = "BYTES")]
     pub prefix_min_match_length: Option<u32>,
+    /// Further engines for a request that one had and did not answer [default: 1].
+    /// What no engine had goes elsewhere in any case.
+    #[arg(long, value_name = "COUNT")]
+    pub max_instance_failover_reroute_attempts: Option<u32>,
 }
 
 /// What is watched.
@@ -155,18 +170,36 @@ pub struct DynamicArgs {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Bounds and deadlines (250ms, 30s, 5m, or seconds)")]
 pub struct BoundsArgs {
+    /// Client connections at once; when full, the longest idle make room.
+    #[arg(long, value_name = "N", default_value = "65536")]
+    pub max_connections: NonZeroUsize,
     /// Bytes of a request body held until it can be routed [default: 32 MiB].
     #[arg(long, value_name = "BYTES")]
     pub max_peek_bytes: Option<usize>,
     /// Bytes of a request body kept for a retry [default: 1 MiB].
     #[arg(long, value_name = "BYTES")]
     pub max_replay_bytes: Option<usize>,
+    /// Requests in flight; beyond it they wait, or get a 429 [default: no limit].
+    #[arg(long, value_name = "COUNT")]
+    pub max_in_flight: Option<u32>,
+    /// Requests that may wait for a place [default: 0].
+    #[arg(long, value_name = "COUNT")]
+    pub queue_size: Option<u32>,
+    /// How long each may wait [default: 30s].
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub queue_timeout: Option<Duration>,
     /// Connecting to an engine [default: 2s].
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     pub connect_timeout: Option<Duration>,
-    /// Waiting for the head of an engine's answer [default: 600s].
+    /// Waiting for the head of an engine's answer [default: 300s].
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     pub engine_head_timeout: Option<Duration>,
+    /// Waiting for the first piece of an answer [default: none].
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub first_token_timeout: Option<Duration>,
+    /// A whole request, and the most that one may ask for itself [default: none].
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub total_timeout: Option<Duration>,
     /// Silence of an engine within an answer [default: 300s].
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     pub engine_idle_timeout: Option<Duration>,
@@ -214,6 +247,10 @@ impl ProxyArgs {
             workers: self.workers.unwrap_or_else(default_workers).clamp(1, 64),
             settings: resolved.settings,
             dynamic: file.map(|(file, first)| DynamicSource { file, flags, first }),
+            bounds: Bounds {
+                max_connections: self.bounds.max_connections.get(),
+                ..Bounds::default()
+            },
             drain: DrainSettings {
                 settle: self.bounds.drain_settle,
                 timeout: self.bounds.drain_timeout,
@@ -227,7 +264,6 @@ impl ProxyArgs {
             engine_key: std::env::var("VLLM_API_KEY")
                 .ok()
                 .filter(|key| !key.is_empty()),
-            ..Config::default()
         };
         let warnings = self.given.warnings().chain(resolved.warnings).collect();
         Ok(Launch { config, warnings })
@@ -244,6 +280,10 @@ impl ProxyArgs {
             static_aliases: from.static_aliases.clone(),
             static_model_labels: from.static_model_labels.clone(),
             static_model_types: from.static_model_types.clone(),
+            static_backend_health_checks: from.static_backend_health_checks.then_some(true),
+            static_backend_health_check_interval: from.static_backend_health_check_interval,
+            static_backend_health_check_timeout_seconds: from
+                .static_backend_health_check_timeout_seconds,
             k8s_port: from.k8s_port,
             k8s_namespace: from.k8s_namespace.clone(),
             k8s_label_selector: from.k8s_label_selector.clone(),
@@ -253,13 +293,23 @@ impl ProxyArgs {
             limits: Some(LimitsEntry {
                 max_peek_bytes: bounds.max_peek_bytes,
                 max_replay_bytes: bounds.max_replay_bytes,
+                max_in_flight: bounds.max_in_flight,
+                queue_size: bounds.queue_size,
+                queue_timeout: seconds(bounds.queue_timeout),
+                ..LimitsEntry::default()
+            }),
+            retry: Some(RetryEntry {
+                attempts: routing.max_instance_failover_reroute_attempts,
+                ..RetryEntry::default()
             }),
             timeouts: Some(TimeoutsEntry {
                 client_head: seconds(bounds.client_head_timeout),
                 client_body_idle: seconds(bounds.client_body_timeout),
                 connect: seconds(bounds.connect_timeout),
                 engine_head: seconds(bounds.engine_head_timeout),
+                first_token: seconds(bounds.first_token_timeout),
                 engine_idle: seconds(bounds.engine_idle_timeout),
+                total: seconds(bounds.total_timeout),
                 ..TimeoutsEntry::default()
             }),
             ..DynamicFile::default()

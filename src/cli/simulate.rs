@@ -1,6 +1,6 @@
 //! `pilotfish simulate`.
 
-use std::io::{IsTerminal as _, Write as _};
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError};
@@ -10,6 +10,7 @@ use anyhow::Context as _;
 use clap::Args;
 use clap::builder::PossibleValuesParser;
 
+use super::progress;
 use crate::config::duration;
 use crate::config::dynamic::DynamicFile;
 use crate::config::policies::PolicySpec;
@@ -21,9 +22,6 @@ use crate::simulate::report::{Row, Slo, table};
 use crate::simulate::synthetic::{Kind, Synthetic, generate};
 use crate::simulate::trace::{self, Request};
 use crate::simulate::{Scene, rate_for, run};
-
-/// How often the progress is shown.
-const SHOWN: Duration = Duration::from_millis(200);
 
 /// Flags of `pilotfish simulate`.
 #[derive(Debug, Args)]
@@ -223,13 +221,8 @@ fn compare(requests: &[Request], policies: &[PolicySpec], scene: &Scene) -> Vec<
             })
             .collect();
         let all = requests.len() * policies.len();
-        while std::io::stderr().is_terminal() && workers.iter().any(|one| !one.is_finished()) {
-            show(done.load(Relaxed), all);
-            std::thread::park_timeout(SHOWN);
-        }
-        if std::io::stderr().is_terminal() {
-            let _ = write!(std::io::stderr(), "\r\x1b[K");
-        }
+        let is_over = || workers.iter().all(|one| one.is_finished());
+        progress::show(all, "requests", || done.load(Relaxed), is_over);
     });
     let rows = rows.into_inner().unwrap_or_else(PoisonError::into_inner);
     rows.into_iter().flatten().collect()
@@ -238,19 +231,4 @@ fn compare(requests: &[Request], policies: &[PolicySpec], scene: &Scene) -> Vec<
 fn take<'a>(next: &AtomicUsize, policies: &'a [PolicySpec]) -> Option<(usize, &'a PolicySpec)> {
     let at = next.fetch_add(1, Relaxed);
     policies.get(at).map(|policy| (at, policy))
-}
-
-/// A bar on a terminal.
-fn show(done: usize, all: usize) {
-    const WIDTH: usize = 40;
-    let filled = (done * WIDTH).checked_div(all).unwrap_or(WIDTH);
-    let bar: String = (0..WIDTH)
-        .map(|at| if at < filled { '#' } else { '.' })
-        .collect();
-    let percent = (done * 100).checked_div(all).unwrap_or(100);
-    // Whoever closed it does not want to see it.
-    let _ = write!(
-        std::io::stderr(),
-        "\r[{bar}] {percent:3} % of {all} requests"
-    );
 }

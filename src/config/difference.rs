@@ -43,7 +43,14 @@ pub fn words(old: &Settings, new: &Settings) -> String {
     }
     for (is_other, what) in [
         (old.limits != new.limits, "limits changed"),
+        (
+            old.admission != new.admission,
+            "limits of requests in flight changed",
+        ),
         (old.timeouts != new.timeouts, "timeouts changed"),
+        (old.breaker != new.breaker, "breaker changed"),
+        (old.retry != new.retry, "retry changed"),
+        (old.checks != new.checks, "health checks changed"),
         (
             old.stream_error_events != new.stream_error_events,
             "stream_error_events changed",

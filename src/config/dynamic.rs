@@ -5,6 +5,7 @@
 //! is. A key that is missing leaves the flag, or the default, in force.
 
 mod policies;
+mod resilience;
 
 use std::collections::BTreeMap;
 
@@ -16,6 +17,10 @@ use super::Seconds;
 pub use policies::{
     DirectionEntry, GoalEntry, PickerEntry, PlacementEntry, PolicyEntry, RequestHeader,
     RequestHeadersEntry, SlowStartEntry,
+};
+pub use resilience::{
+    BreakerEntry, CauseEntry, CommitEntry, LimitsEntry, PolicyTimeoutsEntry, RetryEntry, ShedEntry,
+    TimeoutsEntry,
 };
 
 /// What the dynamic file may hold. Every key is optional; `service_discovery`
@@ -42,11 +47,15 @@ pub struct DynamicFile {
     pub static_model_labels: Option<String>,
     /// A type for each URL (chat, completion, embeddings, ...); engines carry it as `model_type`.
     pub static_model_types: Option<String>,
-    /// Accepted and without effect.
+    /// Whether engines are asked how they are though there is no need to
+    /// (default false): with a small request of their `model_type`, or
+    /// `GET /health`. Those that are set aside are asked in any case.
     pub static_backend_health_checks: Option<bool>,
-    /// Accepted and without effect.
+    /// How often, in seconds (default 60).
+    #[schemars(range(min = 1))]
     pub static_backend_health_check_interval: Option<u32>,
-    /// Accepted and without effect.
+    /// How long an answer may take, in seconds (default 10).
+    #[schemars(range(min = 1))]
     pub static_backend_health_check_timeout_seconds: Option<u32>,
     /// Accepted and without effect: prefill and decode are not told apart.
     pub prefill_model_labels: Option<String>,
@@ -94,7 +103,7 @@ pub struct DynamicFile {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "f64", range(min = 0.0, max = 1.0))]
     pub decision_sample: Option<f64>,
-    /// Bounds on what one request may hold.
+    /// Bounds on what requests may hold, and how many there may be.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "LimitsEntry")]
     pub limits: Option<LimitsEntry>,
@@ -102,6 +111,14 @@ pub struct DynamicFile {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "TimeoutsEntry")]
     pub timeouts: Option<TimeoutsEntry>,
+    /// When an engine is left alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "BreakerEntry")]
+    pub breaker: Option<BreakerEntry>,
+    /// What is sent again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "RetryEntry")]
+    pub retry: Option<RetryEntry>,
     /// Whether an event stream that an engine cut ends with an `error` event
     /// (default true).
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -165,6 +182,9 @@ pub struct EngineEntry {
     /// Any document: what selections by attribute look into.
     #[serde(default, skip_serializing_if = "Value::is_null")]
     pub metadata: Value,
+    /// Whether it is to finish what it has, and to get nothing new.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub draining: bool,
 }
 
 /// Levels of privacy, in their order.
@@ -194,58 +214,6 @@ pub struct Cost {
     /// Of a million generated tokens.
     #[schemars(range(min = 0.0))]
     pub output_per_mtok: f64,
-}
-
-/// Bounds on what one request may hold.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct LimitsEntry {
-    /// Bytes of a body that are held until it can be routed (default 32 MiB).
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "usize", range(min = 1024, max = 1_073_741_824))]
-    pub max_peek_bytes: Option<usize>,
-    /// Bytes of a body that are kept for a retry (default 1 MiB).
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "usize", range(max = 1_073_741_824))]
-    pub max_replay_bytes: Option<usize>,
-}
-
-/// Deadlines.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct TimeoutsEntry {
-    /// From a request's first byte to the end of its head (default 10s).
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "Seconds")]
-    pub client_head: Option<Seconds>,
-    /// An idle keep-alive connection of a client (default 75s).
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "Seconds")]
-    pub client_idle: Option<Seconds>,
-    /// Silence within a request's body (default 30s).
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "Seconds")]
-    pub client_body_idle: Option<Seconds>,
-    /// A client that takes no bytes though there are some (default 60s).
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "Seconds")]
-    pub client_write_stall: Option<Seconds>,
-    /// Connecting to an engine (default 2s).
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "Seconds")]
-    pub connect: Option<Seconds>,
-    /// From the request's end to the head of the answer (default 600s).
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "Seconds")]
-    pub engine_head: Option<Seconds>,
-    /// Silence within an answer (default 300s).
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "Seconds")]
-    pub engine_idle: Option<Seconds>,
-    /// How long an idle engine connection is kept (default 3s).
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "Seconds")]
-    pub pool_idle: Option<Seconds>,
 }
 
 /// The JSON Schema of the dynamic file.

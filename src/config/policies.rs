@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use http::HeaderName;
 
+use super::Timeouts;
 use super::attribute::Attribute;
 use super::dynamic::Privacy;
 
@@ -51,6 +52,8 @@ pub struct PolicySpec {
     pub name: Arc<str>,
     /// What it does.
     pub kind: PolicyKind,
+    /// Deadlines of its requests, where they are its own.
+    pub timeouts: Option<Timeouts>,
 }
 
 impl PolicySpec {
@@ -60,6 +63,7 @@ impl PolicySpec {
         Self {
             name: Arc::from(name),
             kind,
+            timeouts: None,
         }
     }
 }
@@ -329,6 +333,10 @@ pub struct Allow {
     pub qos: bool,
     /// `x-pilotfish-engine`.
     pub engine: bool,
+    /// `x-pilotfish-timeout-ms`.
+    pub timeout: bool,
+    /// `x-pilotfish-priority`.
+    pub priority: bool,
 }
 
 impl Default for Allow {
@@ -339,6 +347,8 @@ impl Default for Allow {
             models: true,
             qos: true,
             engine: false,
+            timeout: true,
+            priority: false,
         }
     }
 }

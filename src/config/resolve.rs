@@ -6,20 +6,14 @@
 mod engines;
 mod policies;
 mod requests;
+mod resilience;
 mod unused;
-
-use std::time::Duration;
 
 use serde_json::Value;
 
+use super::Settings;
 use super::dynamic::DynamicFile;
 use super::problem::Problem;
-use super::{Limits, Seconds, Settings, Timeouts};
-
-/// A deadline below this would end every request; none can be switched off.
-const SHORTEST: Duration = Duration::from_millis(10);
-/// Bytes of one body that may be held: 1 GiB.
-const MOST_BYTES: usize = 1 << 30;
 
 /// The keys that say which engines there are: taken together or not at all.
 const ENGINE_LISTS: [&str; 5] = [
@@ -97,19 +91,14 @@ pub fn resolve(keys: &DynamicFile) -> Result<Resolved, Vec<Problem>> {
         engines,
         aliases,
         routing: routing.unwrap_or_default(),
-        limits: limits(keys),
-        timeouts: timeouts(keys),
+        limits: resolving.limits(keys),
+        admission: resolving.admission(keys),
+        timeouts: resilience::timeouts(keys),
+        breaker: resolving.breaker(keys),
+        retry: resolving.retry(keys),
+        checks: resolving.checks(keys),
         stream_error_events: keys.stream_error_events.unwrap_or(true),
     };
-    if settings.limits.max_replay_bytes > settings.limits.max_peek_bytes {
-        resolving.wrong(
-            "limits.max_replay_bytes",
-            format!(
-                "{} is more than max_peek_bytes ({}): no more is kept than is held",
-                settings.limits.max_replay_bytes, settings.limits.max_peek_bytes
-            ),
-        );
-    }
     if resolving.problems.is_empty() {
         let warnings = resolving.warnings;
         return Ok(Resolved { settings, warnings });
@@ -184,13 +173,6 @@ impl Resolving {
                  put it into a proxy in front of this one, and remove the key",
             );
         }
-        if keys.static_backend_health_checks == Some(true) {
-            self.warnings.push(
-                "static_backend_health_checks has no effect: engines are not probed; a request \
-                 that never reached its engine goes to another one"
-                    .to_owned(),
-            );
-        }
         let labels = [&keys.prefill_model_labels, &keys.decode_model_labels];
         if labels.iter().any(|label| label.is_some()) {
             self.warnings.push(
@@ -199,63 +181,6 @@ impl Resolving {
                     .to_owned(),
             );
         }
-    }
-
-    /// What the schema says of the file, and nobody of flags.
-    fn bounds(&mut self, keys: &DynamicFile) {
-        let given = keys.timeouts.clone().unwrap_or_default();
-        for (name, given) in [
-            ("client_head", given.client_head),
-            ("client_idle", given.client_idle),
-            ("client_body_idle", given.client_body_idle),
-            ("client_write_stall", given.client_write_stall),
-            ("connect", given.connect),
-            ("engine_head", given.engine_head),
-            ("engine_idle", given.engine_idle),
-            ("pool_idle", given.pool_idle),
-        ] {
-            if let Some(Seconds(given)) = given.filter(|Seconds(given)| *given < SHORTEST) {
-                let message = format!("{given:?} is too short; expected {SHORTEST:?} or more");
-                self.wrong(format!("timeouts.{name}"), message);
-            }
-        }
-        let limits = keys.limits.clone().unwrap_or_default();
-        for (name, given, least) in [
-            ("max_peek_bytes", limits.max_peek_bytes, 1024),
-            ("max_replay_bytes", limits.max_replay_bytes, 0),
-        ] {
-            if given.is_some_and(|given| !(least..=MOST_BYTES).contains(&given)) {
-                let message = format!("expected {least} to {MOST_BYTES}");
-                self.wrong(format!("limits.{name}"), message);
-            }
-        }
-    }
-}
-
-fn limits(keys: &DynamicFile) -> Limits {
-    let (given, default) = (keys.limits.clone().unwrap_or_default(), Limits::default());
-    let max_peek_bytes = given.max_peek_bytes.unwrap_or(default.max_peek_bytes);
-    Limits {
-        max_peek_bytes,
-        // A small peek alone is no contradiction.
-        max_replay_bytes: (given.max_replay_bytes)
-            .unwrap_or(default.max_replay_bytes.min(max_peek_bytes)),
-    }
-}
-
-fn timeouts(keys: &DynamicFile) -> Timeouts {
-    let given = keys.timeouts.clone().unwrap_or_default();
-    let default = Timeouts::default();
-    let or = |given: Option<Seconds>, default| given.map_or(default, |Seconds(given)| given);
-    Timeouts {
-        client_head: or(given.client_head, default.client_head),
-        client_idle: or(given.client_idle, default.client_idle),
-        client_body_idle: or(given.client_body_idle, default.client_body_idle),
-        client_write_stall: or(given.client_write_stall, default.client_write_stall),
-        connect: or(given.connect, default.connect),
-        engine_head: or(given.engine_head, default.engine_head),
-        engine_idle: or(given.engine_idle, default.engine_idle),
-        pool_idle: or(given.pool_idle, default.pool_idle),
     }
 }
 

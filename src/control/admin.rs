@@ -13,6 +13,7 @@ use serde_json::Value;
 use super::Control;
 use crate::api::{Page, decisions, respond};
 use crate::config::Timeouts;
+use crate::downstream::idle::IdleQueue;
 use crate::downstream::watch::{TICK, Watch};
 use crate::downstream::{self, Handled, Shared};
 use crate::drain::DrainWatch;
@@ -46,6 +47,7 @@ impl Admin {
             watch: Watch::new(Instant::now()),
             timeouts: std::cell::Cell::new(self.timeouts),
             drain: self.drain,
+            idle: Rc::new(IdleQueue::new(metrics::Counter::noop())),
         });
         let mut tick = tokio::time::interval(TICK);
         let mut open = tokio::task::JoinSet::new();

@@ -90,6 +90,7 @@ pub async fn list(
 ) -> Result<Vec<Card>, FetchError> {
     let get = Get {
         path: "/v1/models",
+        json: None,
         bearer,
         within: WITHIN,
         most: MAX_LIST,

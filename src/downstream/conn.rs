@@ -4,16 +4,23 @@
 use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::Version;
 use tokio::net::TcpStream;
 
 use super::Shared;
+use super::idle::IdleQueue;
+use super::resets::Resets;
 use super::watch::{Deadline, Watch};
 use crate::config::Timeouts;
+use crate::net;
+
+/// How long an HTTP/2 client that was asked to leave may take.
+const LEAVING: Duration = Duration::from_secs(5);
 
 /// What the client is expected to do next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,6 +61,15 @@ pub struct ConnState {
     /// Whether the answer under way ends where the connection does: to a
     /// client of HTTP/1.0, who would take a cut for the end.
     ends_by_close: Cell<bool>,
+    idle: Rc<IdleQueue>,
+    /// Itself, for the queue.
+    this: Weak<Self>,
+    /// Since when it rests, if it does; coarse.
+    since: Cell<Instant>,
+    /// Whether it has a place in the queue for that time.
+    queued: Cell<Option<Instant>>,
+    asked_to_leave: Cell<bool>,
+    pub(super) resets: Resets,
 }
 
 impl ConnState {
@@ -62,7 +78,8 @@ impl ConnState {
         let timeouts = shared.timeouts.get();
         // The first bytes are due as soon as a head is.
         deadline.set(timeouts.client_head);
-        Rc::new(Self {
+        let now = shared.watch.now();
+        let state = Rc::new_cyclic(|this| Self {
             peer: peer.ip().to_canonical().to_string().into(),
             deadline,
             request_deadline: shared.watch.deadline(),
@@ -75,7 +92,15 @@ impl ConnState {
             tunnel: RefCell::default(),
             http2: Cell::new(false),
             ends_by_close: Cell::new(false),
-        })
+            idle: Rc::clone(&shared.idle),
+            this: Weak::clone(this),
+            since: Cell::new(now),
+            queued: Cell::new(None),
+            asked_to_leave: Cell::new(false),
+            resets: Resets::new(now),
+        });
+        state.queue();
+        state
     }
 
     pub(super) fn is_serving(&self) -> bool {
@@ -86,20 +111,27 @@ impl ConnState {
     pub(super) fn head_begins(&self) {
         if self.phase.get() == Phase::Idle && !self.http2.get() {
             self.phase.set(Phase::Head);
+            self.asked_to_leave.set(false);
             self.deadline.set(self.timeouts.client_head);
         }
     }
 
     /// The socket took nothing: the client must take something in time.
     pub(super) fn write_stalls(&self) {
-        if !self.stalled.replace(true) {
+        // A head's deadline comes sooner, and must not be put off.
+        if !self.stalled.replace(true) && self.phase.get() != Phase::Head {
             self.deadline.set(self.timeouts.client_write_stall);
         }
     }
 
     pub(super) fn write_moves(&self) {
-        if self.stalled.replace(false) {
-            self.deadline.clear();
+        if !self.stalled.replace(false) {
+            return;
+        }
+        match self.phase.get() {
+            Phase::Idle => self.rest(),
+            Phase::Head => {}
+            Phase::Request => self.deadline.clear(),
         }
     }
 
@@ -119,7 +151,7 @@ impl ConnState {
             "content-length: 129\r\nconnection: close\r\n\r\n",
             r#"{"error":{"message":"The request's head did not end in time.","type":"invalid_request_error","param":null,"code":"head_timeout"}}"#,
         );
-        if self.phase.get() == Phase::Head {
+        if self.phase.get() == Phase::Head && !self.stalled.get() {
             // Best effort: the client may not be there any more.
             let _ = stream.try_write(LATE.as_bytes());
         }
@@ -136,14 +168,84 @@ impl ConnState {
     }
 
     pub(super) fn take_tunnel(&self) -> Option<Tunnel> {
-        self.tunnel.borrow_mut().take()
+        let tunnel = self.tunnel.borrow_mut().take();
+        if tunnel.is_some() {
+            // It is never idle again.
+            self.phase.set(Phase::Request);
+        }
+        tunnel
+    }
+
+    /// Whether it has been between requests since then, with all written.
+    pub(super) fn rests_since(&self, since: Instant) -> bool {
+        self.rests() && self.since.get() == since
+    }
+
+    /// Others need its room.
+    pub(super) fn ask_to_leave(&self) {
+        self.asked_to_leave.set(true);
+        self.deadline.wake();
+    }
+
+    #[cfg(test)]
+    pub(super) fn is_asked_to_leave(&self) -> bool {
+        self.asked_to_leave.get()
+    }
+
+    /// Whether it has been asked to leave and nothing of a request has come.
+    /// To be asked of once hyper has read what it wanted.
+    pub(super) fn leaves(&self, stream: &TcpStream) -> bool {
+        if !self.asked_to_leave.replace(false) || !self.rests() || net::has_unread(stream) {
+            return false;
+        }
+        self.idle.count_closed();
+        true
+    }
+
+    /// The same, of an HTTP/2 connection: what is under way may end.
+    pub(super) fn leaves_http2(&self) -> bool {
+        if !self.asked_to_leave.replace(false) || !self.rests() {
+            return false;
+        }
+        self.deadline.set(LEAVING);
+        self.idle.count_closed();
+        true
+    }
+
+    /// An HTTP/2 stream was dropped before its answer had begun.
+    pub(super) fn stream_reset(&self) {
+        self.resets.add(self.deadline.now());
+        if self.resets.are_too_many() {
+            self.deadline.wake();
+        }
+    }
+
+    fn rests(&self) -> bool {
+        self.phase.get() == Phase::Idle && !self.stalled.get()
+    }
+
+    /// Between two requests.
+    fn rest(&self) {
+        self.deadline.set(self.timeouts.client_idle);
+        self.since.set(self.deadline.now());
+        self.queue();
+    }
+
+    fn queue(&self) {
+        let since = self.since.get();
+        if self.queued.replace(Some(since)) != Some(since) {
+            self.idle.push(Weak::clone(&self.this), since);
+        }
     }
 
     fn begin(&self) {
         self.serving.set(self.serving.get() + 1);
-        self.phase.set(Phase::Request);
+        self.asked_to_leave.set(false);
+        let before = self.phase.replace(Phase::Request);
         if !self.stalled.get() {
             self.deadline.clear();
+        } else if before == Phase::Head {
+            self.deadline.set(self.timeouts.client_write_stall);
         }
     }
 
@@ -152,7 +254,7 @@ impl ConnState {
         if self.serving.get() == 0 {
             self.phase.set(Phase::Idle);
             self.stalled.set(false);
-            self.deadline.set(self.timeouts.client_idle);
+            self.rest();
         }
     }
 }
@@ -187,6 +289,7 @@ impl Handled {
         self.conn.begin();
         self.conn.ends_by_close.set(version < Version::HTTP_11);
         self.deadline.clear();
+        self.deadline.limit(None);
         Serving(self)
     }
 }

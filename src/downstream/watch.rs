@@ -23,6 +23,8 @@ pub struct Watch {
 #[derive(Debug)]
 pub struct Deadline {
     at: Cell<Option<Instant>>,
+    /// When the whole must have ended, whatever it is that is waited for.
+    total: Cell<Option<Instant>>,
     waker: RefCell<Option<Waker>>,
     watch: Rc<Watch>,
 }
@@ -42,6 +44,7 @@ impl Watch {
     pub fn deadline(self: &Rc<Self>) -> Rc<Deadline> {
         let deadline = Rc::new(Deadline {
             at: Cell::new(None),
+            total: Cell::new(None),
             waker: RefCell::new(None),
             watch: Rc::clone(self),
         });
@@ -87,9 +90,26 @@ impl Deadline {
         self.at.set(self.watch.now().checked_add(within));
     }
 
+    /// Sets it to that time; the past is now.
+    pub fn until(&self, at: Instant) {
+        self.at.set(Some(at));
+    }
+
     /// Sets it to never.
     pub fn clear(&self) {
         self.at.set(None);
+    }
+
+    /// Sets when the whole must have ended, whatever [`Deadline::set`] and
+    /// [`Deadline::clear`] do meanwhile.
+    pub fn limit(&self, total: Option<Instant>) {
+        self.total.set(total);
+    }
+
+    /// Whether the time of the whole is up.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.total.get().is_some_and(|at| self.watch.now() >= at)
     }
 
     /// Whether it has passed; if not, the caller's task is woken when it does.
@@ -113,8 +133,14 @@ impl Deadline {
         self.watch.now()
     }
 
+    /// Wakes whoever watches it: something else than time has changed.
+    pub fn wake(&self) {
+        let waker = self.waker.borrow_mut().take();
+        waker.into_iter().for_each(Waker::wake);
+    }
+
     fn passed(&self) -> bool {
-        self.at.get().is_some_and(|at| self.watch.now() >= at)
+        self.at.get().is_some_and(|at| self.watch.now() >= at) || self.is_over()
     }
 }
 
@@ -155,6 +181,11 @@ mod tests {
         assert!(deadline.expired(&cx));
         deadline.clear();
         assert!(!deadline.expired(&cx));
+        deadline.limit(Some(start + Duration::from_secs(3)));
+        deadline.set(Duration::from_secs(60));
+        assert!(!deadline.expired(&cx) && !deadline.is_over());
+        watch.sweep(start + Duration::from_secs(3));
+        assert!(deadline.expired(&cx) && deadline.is_over());
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use super::Snapshot;
@@ -37,6 +37,8 @@ pub struct CandidateSet {
     /// model that follow each other.
     pub cursor: Arc<AtomicUsize>,
     pub(super) busy: Arc<Busy>,
+    /// Engines of the whole fleet that are ejected or on trial.
+    pub(super) ejected: Arc<AtomicU32>,
     /// What is the same for every request.
     pub layout: Arc<Layout>,
 }
@@ -48,6 +50,8 @@ pub(super) struct Busy {
     moment: AtomicU64,
     requests: AtomicU64,
     weights: AtomicU64,
+    /// A moment, as above, and whether too many were ejected then.
+    panic: AtomicU64,
 }
 
 impl CandidateSet {
@@ -82,6 +86,33 @@ impl CandidateSet {
         (requests, weights)
     }
 
+    /// Whether more than that share of its engines is ejected, of those that can
+    /// be reached: then it is better to ask all of them than to drown the rest.
+    /// Up to 10 ms old.
+    #[must_use]
+    pub fn is_panicking(&self, now: Duration, max_ejected: f64) -> bool {
+        if self.ejected.load(Relaxed) == 0 {
+            return false;
+        }
+        let now_ms = health::millis(now);
+        let moment = (now_ms / 10 + 1) << 1;
+        let known = self.busy.panic.load(Relaxed);
+        if known & !1 == moment {
+            return known & 1 == 1;
+        }
+        let (mut all, mut ejected) = (0.0, 0.0);
+        for one in &self.list {
+            let health = &one.engine.health;
+            if !health.is_out_at(now_ms) && !one.spec.traits.draining {
+                all += 1.0;
+                ejected += f64::from(u8::from(health.is_ejected_at(now_ms)));
+            }
+        }
+        let is_panicking = ejected > all * max_ejected;
+        (self.busy.panic).store(moment | u64::from(is_panicking), Relaxed);
+        is_panicking
+    }
+
     fn keys(&self) -> Vec<u64> {
         self.list.iter().map(|one| one.engine.key).collect()
     }
@@ -91,7 +122,7 @@ impl CandidateSet {
         model: &Arc<str>,
         old: Option<&Self>,
         mut engines: Vec<Member>,
-        layouts: &mut Layouts<'_>,
+        (layouts, ejected): (&mut Layouts<'_>, &Arc<AtomicU32>),
     ) -> Self {
         engines.sort_by(|(a, _), (b, _)| a.url.text().cmp(b.url.text()));
         let list = engines.into_iter().map(|(engine, spec)| Candidate {
@@ -103,6 +134,7 @@ impl CandidateSet {
             list: list.collect(),
             cursor: old.map_or_else(Arc::default, |old| Arc::clone(&old.cursor)),
             busy: Arc::default(),
+            ejected: Arc::clone(ejected),
             layout: Arc::default(),
         };
         set.layout = layouts.of(&set);

@@ -39,21 +39,35 @@ pub enum Outcome {
     ClientGone,
     /// 429 or 503: back-pressure, not a fault.
     Overloaded,
-    /// Connect error, reset, truncation, protocol error or another 5xx.
+    /// Reset, truncation, protocol error or another 5xx.
     Failure,
     /// A deadline of ours passed.
     Timeout,
+    /// No connection could be made, or it took nothing: a fault that no request
+    /// was lost by.
+    Unreachable,
+    /// The request's own time was up, or we had no socket for it: says nothing of
+    /// the engine.
+    Unrelated,
 }
 
 impl Outcome {
     /// All outcomes with their label values.
-    pub const ALL: [(Self, &'static str); 5] = [
+    pub const ALL: [(Self, &'static str); 7] = [
         (Self::Success, "success"),
         (Self::ClientGone, "client_gone"),
         (Self::Overloaded, "overloaded"),
         (Self::Failure, "failure"),
         (Self::Timeout, "timeout"),
+        (Self::Unreachable, "unreachable"),
+        (Self::Unrelated, "unrelated"),
     ];
+
+    /// Whether the engine is to blame.
+    #[must_use]
+    pub fn is_fault(self) -> bool {
+        matches!(self, Self::Failure | Self::Timeout | Self::Unreachable)
+    }
 
     /// The outcome of a whole answer with this status.
     #[must_use]
@@ -105,6 +119,8 @@ pub struct Engine {
     pub reuses: AtomicU64,
     /// Connections that the engine had closed just as they were reused.
     pub stale: AtomicU64,
+    /// Times that we asked it how it is.
+    pub probes: AtomicU64,
     outcomes: [AtomicU64; Outcome::ALL.len()],
     /// What it did for each model, kept when it no longer serves it: counters
     /// must not fall when it comes back. Touched by the control thread alone.
@@ -117,26 +133,31 @@ impl Engine {
 
     /// An engine that comes at `now` of the fleet's clock, which began at `epoch`.
     #[must_use]
-    pub fn new(url: EngineUrl, key: u64, epoch: Instant, now: Duration) -> Self {
+    pub fn new(
+        url: EngineUrl,
+        key: u64,
+        (epoch, now): (Instant, Duration),
+        ejected: &Arc<AtomicU32>,
+    ) -> Self {
         let created = std::time::SystemTime::now()
             .duration_since(std::time::UNIX_EPOCH)
             .map_or(0, |since| since.as_secs());
         let hash = hash(url.text().as_bytes());
         let mut engine = Self::idle(url, key, hash, (epoch, created));
-        engine.health = Health::new(now);
+        engine.health = Health::new(now, Arc::clone(ejected));
         engine
     }
 
     /// One that is like this one was when `reading` was taken, and stays so.
     #[must_use]
-    pub fn frozen(&self, reading: &Reading) -> Self {
+    pub fn frozen(&self, reading: &Reading, ejected: &Arc<AtomicU32>) -> Self {
         let since = (self.epoch, self.created);
         let mut engine = Self::idle(self.url.clone(), self.key, self.hash, since);
         engine.in_flight = AtomicU32::new(reading.in_flight);
         engine.outstanding = AtomicU64::new(reading.outstanding_tokens);
         engine.set_foreign_requests(reading.foreign_requests);
         engine.latency = Latency::from_bits(reading.latency_bits);
-        engine.health = Health::from_parts(reading.health);
+        engine.health = Health::from_parts(reading.health, Arc::clone(ejected));
         engine.attributes = Attributes::from_read(&reading.attributes, reading.scraped_at_ms);
         engine
     }
@@ -158,6 +179,7 @@ impl Engine {
             connects: AtomicU64::new(0),
             reuses: AtomicU64::new(0),
             stale: AtomicU64::new(0),
+            probes: AtomicU64::new(0),
             outcomes: Default::default(),
             served: Mutex::default(),
         }
@@ -178,6 +200,12 @@ impl Engine {
         };
         let all = value(Live::RequestsRunning) + value(Live::RequestsWaiting);
         self.set_foreign_requests((all - f64::from(self.in_flight.load(Relaxed))).max(0.0));
+    }
+
+    /// It is a new process: what is known of its speed is not of this one.
+    pub fn restarted(&self, now: Duration) {
+        self.latency.forget();
+        self.health.restarted(now);
     }
 
     /// Requests that it had from others when its metrics were last read.

@@ -43,6 +43,11 @@ impl Latency {
         })
     }
 
+    /// As if it had never been observed.
+    pub fn forget(&self) {
+        self.0.store(0, Relaxed);
+    }
+
     /// Takes in how long a first token took.
     pub fn observe(&self, took: Duration, now: Duration) {
         let bits = self.0.load(Relaxed);

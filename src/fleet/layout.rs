@@ -37,6 +37,8 @@ pub struct Layout {
     pub capabilities: Vec<Option<Capability>>,
     /// Whether its labels say that it has no GPU (`gpu: none`, `device: cpu`).
     pub lacks_gpu: Vec<bool>,
+    /// Whether each is to get nothing new.
+    pub draining: Vec<bool>,
     /// For each configured column of metadata a number for each engine; NaN:
     /// it has none.
     pub columns: Vec<Vec<f64>>,
@@ -51,10 +53,16 @@ impl Layout {
     /// The layout of these candidates.
     #[must_use]
     pub fn new(list: &[Candidate], columns: &[String]) -> Self {
+        let draining: Vec<bool> = list.iter().map(|one| one.spec.traits.draining).collect();
         let mut weights: Vec<f64> = list.iter().map(|one| one.spec.traits.weight).collect();
         if weights.iter().all(|weight| *weight <= 0.0) {
             // Nobody is preferred, so everyone is.
             weights.fill(1.0);
+        }
+        for (weight, is_draining) in weights.iter_mut().zip(&draining) {
+            if *is_draining {
+                *weight = 0.0;
+            }
         }
         let is_even = weights.windows(2).all(|pair| pair[0] == pair[1]);
         let mut sum = 0.0;
@@ -83,6 +91,7 @@ impl Layout {
             lacks_gpu: list.iter().map(lacks_gpu).collect(),
             ring: None,
             points: None,
+            draining,
             hashes,
             weights,
         }

@@ -3,12 +3,16 @@
 //! Taken at the pick, so that simultaneous picks see each other, and given back
 //! when the stream has ended, whichever way. It settles exactly once: by
 //! [`InFlight::settle`], or by being dropped, which means that the client left.
+//! What the engine's breaker learns of it, it learns once too: at a head that
+//! tells of a fault, at the first piece if the request is a probe, else at the
+//! end.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::Candidate;
+use super::breaker::Standing;
 use super::engine::{Engine, Outcome};
 use super::latency::PENALTY;
 use super::stats::Served;
@@ -65,12 +69,27 @@ pub struct InFlight {
     left: Expected,
     is_answering: bool,
     outcome: Outcome,
+    standing: Standing,
+    /// Whether the breaker has been told all that there is to tell.
+    is_judged: bool,
 }
 
 impl InFlight {
     /// Counts a request for `candidate` from now until it is dropped.
     #[must_use]
     pub fn take(candidate: &Candidate, expected: Expected, now: Instant) -> Self {
+        let standing = candidate.engine.health.take(candidate.engine.clock(now));
+        Self::with(candidate, expected, standing, now)
+    }
+
+    /// The same, of which something else is to be learnt.
+    #[must_use]
+    pub fn with(
+        candidate: &Candidate,
+        expected: Expected,
+        standing: Standing,
+        now: Instant,
+    ) -> Self {
         let (engine, served) = (Arc::clone(&candidate.engine), Arc::clone(&candidate.served));
         engine.in_flight.fetch_add(1, Relaxed);
         engine.outstanding.fetch_add(expected.all(), Relaxed);
@@ -82,13 +101,33 @@ impl InFlight {
             left: expected,
             is_answering: false,
             outcome: Outcome::ClientGone,
+            standing,
+            is_judged: false,
         }
+    }
+
+    /// When it was picked.
+    #[must_use]
+    pub fn since(&self) -> Instant {
+        self.since
     }
 
     /// The engine that was picked.
     #[must_use]
     pub fn engine(&self) -> &Arc<Engine> {
         &self.engine
+    }
+
+    /// The head of the answer has come, with a status that means this, and
+    /// perhaps a time to come again.
+    pub fn answered(&mut self, outcome: Outcome, retry_after: Option<Duration>, now: Instant) {
+        let at = self.engine.clock(now);
+        match outcome {
+            Outcome::Overloaded => self.engine.health.pressed(self.standing, retry_after, at),
+            Outcome::Failure => self.engine.health.failed(self.standing, outcome, at),
+            _ => return,
+        }
+        (self.outcome, self.is_judged) = (outcome, true);
     }
 
     /// So many tokens of the answer have come.
@@ -100,7 +139,13 @@ impl InFlight {
             self.is_answering = true;
             self.engine.answering.fetch_add(1, Relaxed);
             let took = now.saturating_duration_since(self.since);
-            self.engine.latency.observe(took, self.engine.clock(now));
+            let at = self.engine.clock(now);
+            self.engine.latency.observe(took, at);
+            if self.standing == Standing::Probe && !self.is_judged {
+                // It lives: who waits for the end may wait for minutes.
+                self.engine.health.succeeded(Standing::Probe, at);
+                self.standing = Standing::Trusted;
+            }
             done += u64::from(std::mem::take(&mut self.left.prompt));
         }
         self.engine.outstanding.fetch_sub(done, Relaxed);
@@ -129,8 +174,10 @@ impl Drop for InFlight {
         self.engine.count(self.outcome);
         let took = self.since.elapsed();
         let now = self.engine.clock(self.since + took);
-        self.engine.health.observe(self.outcome, now);
-        if !matches!(self.outcome, Outcome::Success | Outcome::ClientGone) {
+        if !self.is_judged {
+            self.engine.health.learn(self.standing, self.outcome, now);
+        }
+        if self.outcome.is_fault() || self.outcome == Outcome::Overloaded {
             // A failure that came quickly must not look like a quick engine.
             self.engine.latency.observe(took.max(PENALTY), now);
         }

@@ -56,12 +56,13 @@ impl CandidateSet {
     /// The set as it was when these readings were taken, with that turn.
     #[must_use]
     pub fn frozen(&self, readings: &[Reading], turn: usize) -> Self {
+        let ejected = Arc::default();
         let list = self
             .list
             .iter()
             .zip(readings)
             .map(|(one, reading)| Candidate {
-                engine: Arc::new(one.engine.frozen(reading)),
+                engine: Arc::new(one.engine.frozen(reading, &ejected)),
                 spec: Arc::clone(&one.spec),
                 served: Arc::clone(&one.served),
             });
@@ -69,6 +70,7 @@ impl CandidateSet {
             list: list.collect(),
             cursor: Arc::new(AtomicUsize::new(turn)),
             busy: Arc::default(),
+            ejected,
             layout: Arc::clone(&self.layout),
         }
     }
@@ -78,6 +80,7 @@ impl CandidateSet {
 mod tests {
     use std::time::{Duration, Instant};
 
+    use super::super::breaker::Standing;
     use super::super::engine::Outcome;
     use super::super::load::{Expected, InFlight};
     use super::super::testing::{fleet, spec};
@@ -96,9 +99,12 @@ mod tests {
         engine
             .latency
             .observe(Duration::from_millis(70), Duration::from_secs(1));
-        engine
-            .health
-            .observe(Outcome::Failure, Duration::from_secs(1));
+        for _ in 0..5 {
+            let second = Duration::from_secs(1);
+            engine
+                .health
+                .learn(Standing::Trusted, Outcome::Failure, second);
+        }
         let expected = Expected {
             prompt: 100,
             output: 20,
@@ -114,5 +120,6 @@ mod tests {
         assert_eq!(frozen.readings(), readings);
         assert_ne!(set.readings(), readings);
         assert_eq!(frozen.cursor.load(Relaxed), 7);
+        assert_eq!(frozen.ejected.load(Relaxed), 1);
     }
 }

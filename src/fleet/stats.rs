@@ -86,7 +86,7 @@ impl Served {
         self.outcomes[outcome as usize].fetch_add(1, Relaxed);
         match outcome {
             Outcome::Success => self.succeeded.add(took),
-            Outcome::ClientGone => {}
+            Outcome::ClientGone | Outcome::Unrelated => {}
             _ => self.failed.add(took),
         }
     }

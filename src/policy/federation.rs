@@ -10,7 +10,7 @@ use fastrand::Rng;
 
 use super::explain::{self, Verdict};
 use super::scored::Top;
-use super::view::View;
+use super::view::{FULL, View};
 use super::{Refusal, pick as strategy};
 use crate::config::dynamic::Privacy;
 use crate::config::policies::{Federation, MOST_KEPT};
@@ -53,7 +53,7 @@ pub(super) fn pick(of: &Federation, view: &View<'_>, rng: &mut Rng) -> Result<us
     let chosen = strategy(&of.strategy, &best, rng);
     chosen
         .or_else(|| strategy(&of.strategy, &best.lenient(), rng))
-        .ok_or(Refusal::Nobody)
+        .ok_or_else(|| view.refusal())
 }
 
 /// How far a candidate came before it was refused: what is told is what was
@@ -63,9 +63,10 @@ fn depth(refusal: Refusal) -> u8 {
         Refusal::Nobody => 0,
         Refusal::NoCapacity => 1,
         Refusal::AllUnhealthy => 2,
-        Refusal::PrivacyViolation => 3,
-        Refusal::QosViolation => 4,
-        Refusal::LowScore => 5,
+        Refusal::Full => 3,
+        Refusal::PrivacyViolation => 4,
+        Refusal::QosViolation => 5,
+        Refusal::LowScore => 6,
     }
 }
 
@@ -92,9 +93,11 @@ fn judged(of: &Federation, view: &View<'_>, prices: &Prices, at: usize) -> Resul
     let by = view.by;
     let known = engine.latency.get(view.moment.now);
     let health = match engine.health.state(view.moment.now) {
-        State::Unhealthy => return Err(Refusal::AllUnhealthy),
         _ if view.closed(at) == Some("tried") => return Err(Refusal::Nobody),
+        _ if view.closed(at) == Some(FULL) => return Err(Refusal::Full),
         _ if !view.is_open(at) => return Err(Refusal::AllUnhealthy),
+        // All are asked, as too many are ejected.
+        State::Unhealthy => 0.3,
         State::Degraded => 0.5,
         State::Healthy if known.is_some_and(|seconds| seconds > DEGRADED) => 0.5,
         State::Healthy if known.is_none() => 0.3,
@@ -198,6 +201,7 @@ pub(super) fn judge(of: &Federation, view: &View<'_>) -> Vec<Verdict> {
             Refusal::Nobody => "tried",
             Refusal::NoCapacity => "does other work",
             Refusal::AllUnhealthy => "set aside after failures, or weight 0",
+            Refusal::Full => FULL,
             Refusal::PrivacyViolation => "not trusted enough",
             Refusal::QosViolation => "not quick enough",
             Refusal::LowScore => "score too low",

@@ -1,6 +1,7 @@
 //! Each policy by tables; by properties: `properties`.
 
 mod composite;
+mod open;
 mod properties;
 mod replay;
 
@@ -12,10 +13,12 @@ use fastrand::Rng;
 
 use super::memory::Recalled;
 use super::*;
+use crate::config::Settings;
 use crate::config::dynamic::DynamicFile;
 use crate::config::resolve::resolve;
 use crate::discovery::listed;
 use crate::fleet::attributes::Live;
+use crate::fleet::breaker::Standing;
 use crate::fleet::engine::Outcome;
 use crate::fleet::load::{Expected, InFlight};
 use crate::fleet::ring::mix;
@@ -68,7 +71,7 @@ fn moment() -> Moment {
     Moment {
         now: NOW,
         stale_after: Duration::from_secs(60),
-        slow_start: SlowStart::default(),
+        rules: Rules::of(&Settings::default()),
     }
 }
 
@@ -82,7 +85,10 @@ fn choose(
         set: candidates(snapshot),
         asked,
         tried,
-        moment: moment(),
+        moment: Moment {
+            rules: Rules::of(&snapshot.settings),
+            ..moment()
+        },
     };
     decide(&snapshot.policies.default.spec.kind, &question, rng)
 }
@@ -164,69 +170,6 @@ fn tried_engines_are_never_chosen_again() {
         }
         let none = choose(&snapshot, &request(1), &tried, &mut rng);
         assert_eq!(none, Err(Refusal::Nobody), "{policy}");
-    }
-}
-
-#[test]
-fn engines_set_aside_and_without_weight_come_last() {
-    for policy in PolicyKind::NAMES {
-        let snapshot = world(policy, &[1.0, 0.0, 1.0]);
-        let mut rng = Rng::with_seed(3);
-        let list = candidates(&snapshot).list();
-        for _ in 0..5 {
-            list[0].engine.health.observe(Outcome::Failure, NOW);
-        }
-        for n in 0..200 {
-            assert_eq!(next(&snapshot, &request(n), &mut rng), 2, "{policy}");
-        }
-        for _ in 0..5 {
-            list[2].engine.health.observe(Outcome::Timeout, NOW);
-        }
-        let last = choose(&snapshot, &request(1), &Tried::default(), &mut rng);
-        if policy == "federation" {
-            assert_eq!(last, Err(Refusal::AllUnhealthy));
-        } else {
-            assert!(last.is_ok(), "{policy}: better one that fails than none");
-        }
-    }
-}
-
-#[test]
-fn an_engine_without_weight_is_better_than_none() {
-    for policy in PolicyKind::NAMES {
-        let snapshot = world(policy, &[1.0, 0.0]);
-        let mut tried = Tried::default();
-        tried.add(&candidates(&snapshot).list()[0].engine);
-        let last = choose(&snapshot, &request(1), &tried, &mut Rng::with_seed(1));
-        if policy != "federation" {
-            assert_eq!(last, Ok(1), "{policy}");
-        }
-    }
-}
-
-#[test]
-fn among_many_nobody_is_chosen_who_is_set_aside() {
-    for policy in ["consistenthash", "prefixaware"] {
-        let snapshot = world(policy, &vec![1.0; 1500]);
-        let list = candidates(&snapshot).list();
-        for (n, one) in list.iter().enumerate() {
-            one.engine
-                .in_flight
-                .store(if n < 450 { 0 } else { 15 }, Relaxed);
-            for _ in 0..if n < 450 { 5 } else { 0 } {
-                one.engine.health.observe(Outcome::Failure, NOW);
-            }
-        }
-        let mut rng = Rng::with_seed(1);
-        for n in 0..500 {
-            assert!(next(&snapshot, &request(n), &mut rng) >= 450, "{policy}");
-        }
-        let first = next(&snapshot, &request(7), &mut rng);
-        assert_eq!(
-            next(&snapshot, &request(7), &mut rng),
-            first,
-            "{policy} stays"
-        );
     }
 }
 
@@ -330,13 +273,9 @@ fn a_new_engine_is_not_flooded() {
     for policy in ["leastconnections", "leastlatency", "leastload", "weighted"] {
         let snapshot = world(policy, &[1.0, 1.0]);
         let list = candidates(&snapshot).list();
-        // It may be asked again since NOW - 3 s: a tenth of its slow start.
-        let engine = &list[0].engine;
-        for _ in 0..5 {
-            engine
-                .health
-                .observe(Outcome::Failure, NOW - Duration::from_secs(8));
-        }
+        // It is there since NOW - 3 s: a tenth of its slow start.
+        let since = NOW - Duration::from_secs(3);
+        list[0].engine.health.restarted(since);
         for one in list {
             one.engine.in_flight.store(4, Relaxed);
             one.engine.outstanding.store(400, Relaxed);

@@ -2,25 +2,32 @@
 //! weight, and how one or two of them are drawn.
 
 use std::cell::Cell;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use fastrand::Rng;
 
-use super::{Asked, Moment, Question, Tried};
+use super::{Asked, Moment, Question, Refusal, Tried};
 use crate::fleet::attributes::Freshness;
 use crate::fleet::health::millis;
 use crate::fleet::{Candidate, CandidateSet, Engine};
 
 /// Draws that may meet an engine that is not open before all are looked at.
 const DRAWS: usize = 8;
+/// Why an engine is closed that has as many requests as it may.
+pub(super) const FULL: &str = "full";
 /// A new engine's share of its weight at least.
 const LEAST_RAMP: f64 = 0.1;
 
-/// Whether engines that are set aside, or have no weight, are open.
+/// Which engines are open. Those where asking is in vain never are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Health {
-    Heeded,
-    Ignored,
+pub(super) enum Heeding {
+    /// Those with a weight that are not set aside.
+    All,
+    /// Also those that are ejected, as too many are.
+    Panic,
+    /// Also those without a weight, and under pressure: there are no others.
+    Least,
 }
 
 /// Positions that were drawn at random, for those who ask why.
@@ -58,7 +65,7 @@ pub(super) struct View<'a> {
     /// [`Moment::now`] in milliseconds.
     now_ms: u64,
     tried: &'a Tried,
-    health: Health,
+    heeding: Heeding,
     /// Positions to which the choice is confined.
     only: Option<&'a [u32]>,
     /// What was drawn at random, for those who ask why.
@@ -67,23 +74,31 @@ pub(super) struct View<'a> {
 
 impl<'a> View<'a> {
     pub(super) fn new(question: &Question<'a>, drawn: &'a Drawn) -> Self {
+        let moment = question.moment;
         Self {
             set: question.set,
             asked: question.asked,
-            moment: question.moment,
-            by: question.moment.freshness(),
-            now_ms: millis(question.moment.now),
+            moment,
+            by: moment.freshness(),
+            now_ms: millis(moment.now),
             tried: question.tried,
-            health: Health::Heeded,
+            heeding: if question
+                .set
+                .is_panicking(moment.now, moment.rules.max_ejected)
+            {
+                Heeding::Panic
+            } else {
+                Heeding::All
+            },
             only: None,
             drawn,
         }
     }
 
-    /// The same, with health and weights of 0 ignored.
+    /// The same, with all open that it is not in vain to ask.
     pub(super) fn lenient(&self) -> Self {
         Self {
-            health: Health::Ignored,
+            heeding: Heeding::Least,
             ..*self
         }
     }
@@ -100,7 +115,7 @@ impl<'a> View<'a> {
             by: self.by,
             now_ms: self.now_ms,
             tried: self.tried,
-            health: self.health,
+            heeding: self.heeding,
             only: Some(only),
             drawn: self.drawn,
         }
@@ -111,9 +126,9 @@ impl<'a> View<'a> {
         self.only.is_none()
     }
 
-    /// Whether that is so, and health and weights are heeded.
+    /// Whether that is so, and weights are heeded.
     pub(super) fn is_strict(&self) -> bool {
-        self.is_whole() && self.health == Health::Heeded
+        self.is_whole() && self.heeding != Heeding::Least
     }
 
     /// How many there are to choose from, open or not.
@@ -155,15 +170,42 @@ impl<'a> View<'a> {
         if self.tried.contains(engine) {
             return Some("tried");
         }
-        if self.health == Health::Heeded {
-            if !engine.health.is_up_at(self.now_ms) {
-                return Some("set aside after failures");
+        let health = &engine.health;
+        if !health.is_up_at(self.now_ms) {
+            let is_open = match self.heeding {
+                Heeding::All => false,
+                Heeding::Panic => health.is_ejected_at(self.now_ms),
+                Heeding::Least => !health.is_out_at(self.now_ms),
+            };
+            if !is_open {
+                return Some(health.why_closed());
             }
-            if self.set.layout.weights[at] <= 0.0 {
+        }
+        if engine.in_flight.load(Relaxed) >= self.moment.rules.max_per_engine {
+            return Some(FULL);
+        }
+        let layout = &self.set.layout;
+        if layout.weights[at] <= 0.0 {
+            if layout.draining[at] {
+                return Some("draining");
+            }
+            if self.heeding != Heeding::Least {
                 return Some("weight 0");
             }
         }
         None
+    }
+
+    /// Why nobody may be chosen.
+    pub(super) fn refusal(&self) -> Refusal {
+        let why = |at: usize| self.closed(at).filter(|why| *why != "tried");
+        let mut all = (0..self.len()).filter_map(|n| why(self.at(n)));
+        match all.next() {
+            None => Refusal::Nobody,
+            Some(FULL) => Refusal::Full,
+            Some(_) if all.any(|why| why == FULL) => Refusal::Full,
+            Some(_) => Refusal::AllUnhealthy,
+        }
     }
 
     /// All that may be chosen.
@@ -186,7 +228,7 @@ impl<'a> View<'a> {
 
     /// How far a new engine has come, up to 1.
     pub(super) fn ramp(&self, at: usize) -> f64 {
-        let slow = self.moment.slow_start;
+        let slow = self.moment.rules.slow_start;
         let up = self.engine(at).health.up_for(self.now_ms);
         if up >= millis(slow.over) {
             return 1.0;

@@ -1,173 +1,178 @@
-//! Sending one request to an engine, and to another one when the first was
-//! never reached: up to the answer's head.
-//!
-//! What may be repeated follows from the kind of fault alone ([`Fault`]): what
-//! was never sent may go anywhere, what met a connection that had just been
-//! closed may go there again, and all else is the client's to repeat.
+//! One attempt: a request sent to one engine, up to the point from which on
+//! only this engine can answer it (the head of its answer, or the first piece
+//! of the body).
 
-use std::borrow::Cow;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use crate::config::Timeouts;
+use bytes::Bytes;
+use http::header::{CONTENT_TYPE, HeaderValue};
+
+use crate::config::{Commit, Timeouts};
 use crate::downstream::watch::Deadline;
 use crate::fleet::Engine;
-use crate::fleet::engine::Outcome;
-use crate::fleet::load::InFlight;
 use crate::metrics::ProcessMetrics;
-use crate::policy::{Refusal, Tried};
-use crate::upstream::{AnswerHead, Fault, Link, Pool, Reading, Upload};
+use crate::upstream::{AnswerBody, AnswerHead, Fault, Link, Pool, Reading, Upload};
 
-use super::choose::Choosing;
-use super::error::ProxyError;
 use super::headers::{self, Outgoing};
-use super::meter::Meter;
 
-/// What a request needs to be sent.
-#[derive(Debug)]
-pub struct Sending<'a> {
+/// What an attempt needs.
+#[derive(Debug, Clone, Copy)]
+pub struct Attempt<'a> {
     /// The worker's connections.
     pub pool: &'a Rc<Pool>,
-    /// Who is to get it.
-    pub choosing: Choosing<'a>,
     /// The head to send.
-    pub outgoing: Outgoing<'a>,
+    pub outgoing: &'a Outgoing<'a>,
     /// The request's deadline.
     pub deadline: &'a Deadline,
     /// How long each phase may last.
     pub timeouts: &'a Timeouts,
+    /// Until when another engine may answer instead.
+    pub commit: Commit,
     /// Process-wide handles.
     pub metrics: &'a ProcessMetrics,
-    /// When the request began, if its choice is to be logged.
-    pub logged_since: Option<Instant>,
 }
 
 /// An answer whose head has been read.
 #[derive(Debug)]
-pub struct Answer {
+pub struct Answered {
     /// The engine's head.
     pub head: AnswerHead,
-    /// The connection that the body will come on.
-    pub link: Link,
-    /// What was read beyond the head.
-    pub reading: Reading,
-    /// What is left of the request.
-    pub upload: Upload,
-    /// The engine's slot.
-    pub slot: InFlight,
+    /// What comes after it.
+    pub flow: Flow,
+    /// The first piece of the body, if it was waited for.
+    pub first: Option<Bytes>,
+    /// When the first piece is due.
+    pub first_by: Option<Instant>,
+    /// Whether the body is an event stream.
+    pub is_stream: bool,
 }
 
-impl Sending<'_> {
-    /// Tries engines until one answers.
+/// What comes after an answer's head.
+#[derive(Debug)]
+pub enum Flow {
+    /// A body.
+    Body(AnswerBody),
+    /// Another protocol.
+    Tunnel(Link, Reading),
+}
+
+/// A head, and what it came on.
+type Exchanged = (AnswerHead, Link, Reading, Option<Instant>);
+
+impl Attempt<'_> {
+    /// Sends `upload` to `engine`. What can be sent again is left.
     ///
     /// # Errors
-    /// When none does, or the client's body is at fault.
-    pub async fn send(&self, mut upload: Upload, meter: &mut Meter) -> Result<Answer, ProxyError> {
-        let mut tried = Tried::default();
-        let (mut last, mut refused) = (None, Refusal::Nobody);
-        while !tried.exhausted() {
-            let picked_at = Instant::now();
-            let chosen = match self.choosing.choose(&tried, picked_at) {
-                Ok(chosen) => chosen,
-                Err(refusal) => {
-                    refused = refusal;
-                    break;
-                }
-            };
-            let engine = &chosen.engine;
-            if last.is_some() {
-                self.metrics.retries_unsent.increment(1);
-            }
-            meter.chosen(chosen, self.choosing.policy.spec.kind.name());
-            let slot = self.choosing.take(chosen, picked_at);
-            tried.add(engine);
-            if let Some(began) = self.logged_since {
-                self.log_choice(engine, began);
-            }
-            let fault = match self.attempt(engine, &mut upload, picked_at).await {
-                Ok((head, link, reading)) => {
-                    return Ok(Answer {
-                        head,
-                        link,
-                        reading,
-                        upload,
-                        slot,
-                    });
-                }
-                Err(fault) => fault,
-            };
-            let url = engine.url.text();
-            tracing::warn!(target: "pilotfish::proxy", engine = url, %fault, "no answer");
-            match fault {
-                Fault::Unsent(_) => {
-                    slot.settle(Outcome::Failure);
-                    last = Some(fault);
-                }
-                Fault::Client(e) => return Err(ProxyError::BodyBroke(e.0.to_string())),
-                Fault::Silent if upload.awaits_client() => return Err(ProxyError::BodyLate),
-                Fault::Silent => {
-                    slot.settle(Outcome::Timeout);
-                    return Err(ProxyError::EngineLate);
-                }
-                Fault::Stale | Fault::Broken(_) | Fault::Protocol(_) => {
-                    slot.settle(Outcome::Failure);
-                    return Err(ProxyError::EngineFailed(fault.to_string()));
-                }
-            }
+    /// Why there is no answer.
+    pub async fn run(
+        &self,
+        engine: &Arc<Engine>,
+        upload: &mut Option<Upload>,
+        picked_at: Instant,
+    ) -> Result<Answered, Fault> {
+        let sending = upload.get_or_insert_with(Upload::bodiless);
+        let (head, link, reading, first_by) = self.head(engine, sending, picked_at).await?;
+        if head.status.as_u16() == 101 {
+            return Ok(Answered {
+                head,
+                flow: Flow::Tunnel(link, reading),
+                first: None,
+                first_by: None,
+                is_stream: false,
+            });
         }
-        let name = &self.choosing.model.name;
-        Err(match (last, refused) {
-            (Some(fault), _) => ProxyError::EngineFailed(fault.to_string()),
-            (None, Refusal::Nobody) if name.is_empty() => ProxyError::NoEngine,
-            (None, Refusal::Nobody) => ProxyError::ModelUnavailable(name.to_string()),
-            (None, refusal) => ProxyError::Refused(refusal),
+        // Only what is still being written goes with the answer.
+        let unsent = upload.take_if(|upload| !upload.ended());
+        if let Some(unsent) = &unsent {
+            *upload = unsent.again();
+        }
+        let is_stream = is_event_stream(&head);
+        // A whole answer comes with its head, or soon after: there is nothing to
+        // be seen in the head alone.
+        let is_held = self.commit == Commit::FirstPiece || !is_stream;
+        let mut body = link.into_body(&head, reading, unsent, self.pool);
+        let first = if is_held && head.status.is_success() && !body.ended() {
+            self.first_piece(&mut body, first_by).await?
+        } else {
+            None
+        };
+        Ok(Answered {
+            head,
+            flow: Flow::Body(body),
+            first,
+            first_by,
+            is_stream,
         })
     }
 
-    /// The line that scripts written for the reference router look for.
-    fn log_choice(&self, engine: &Engine, began: Instant) {
-        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-        tracing::info!(
-            "Routing request {} with session id {} to {} at {:.6}, process time = {:.4}",
-            self.outgoing.request_id.to_str().unwrap_or_default(),
-            one_line(self.choosing.session().unwrap_or("None")),
-            engine.url.text(),
-            seconds(now.unwrap_or_default()),
-            seconds(began.elapsed()),
-        );
+    /// The first piece of the body, within its time.
+    async fn first_piece(
+        &self,
+        body: &mut AnswerBody,
+        first_by: Option<Instant>,
+    ) -> Result<Option<Bytes>, Fault> {
+        match first_by {
+            Some(at) => self.deadline.until(at),
+            None => self.deadline.set(self.timeouts.engine_idle),
+        }
+        let first = std::future::poll_fn(|cx| match body.poll_data(cx) {
+            Poll::Pending if self.deadline.expired(cx) => Poll::Ready(Some(Err(self.late()))),
+            other => other,
+        });
+        first.await.transpose()
     }
 
-    /// One engine: on an idle connection if there is one, and once more on a
-    /// fresh one if that had just been closed.
-    async fn attempt(
+    fn late(&self) -> Fault {
+        if self.deadline.is_over() {
+            Fault::Expired
+        } else {
+            Fault::Silent
+        }
+    }
+
+    /// On an idle connection if there is one, and once more on a fresh one if
+    /// that had just been closed.
+    async fn head(
         &self,
         engine: &Arc<Engine>,
         upload: &mut Upload,
         picked_at: Instant,
-    ) -> Result<(AnswerHead, Link, Reading), Fault> {
+    ) -> Result<Exchanged, Fault> {
         let idle = upload
             .replayable()
             .then(|| self.pool.take(engine))
             .flatten();
         if let Some(link) = idle {
-            upload.begin(headers::for_engine(&self.outgoing, &engine.url));
+            upload.begin(headers::for_engine(self.outgoing, &engine.url));
             match self.exchange(link, upload, picked_at).await {
                 Err(Fault::Stale) if upload.replayable() => {
                     engine.stale.fetch_add(1, Relaxed);
-                    self.metrics.retries_stale.increment(1);
+                    self.metrics.retries.stale.increment(1);
                 }
                 other => return other,
             }
         }
         self.deadline.clear();
         let connecting = Instant::now();
-        let link = self.pool.connect(engine).await.map_err(Fault::Unsent)?;
+        let link = self.connect(engine).await?;
         let started = picked_at + connecting.elapsed();
-        upload.begin(headers::for_engine(&self.outgoing, &engine.url));
+        upload.begin(headers::for_engine(self.outgoing, &engine.url));
         self.exchange(link, upload, started).await
+    }
+
+    async fn connect(&self, engine: &Arc<Engine>) -> Result<Link, Fault> {
+        // Boxed: while the engine works, its place would be kept.
+        let mut connecting = Box::pin(self.pool.connect(engine));
+        let link = std::future::poll_fn(|cx| match connecting.as_mut().poll(cx) {
+            Poll::Pending if self.deadline.expired(cx) => Poll::Ready(None),
+            other => other.map(Some),
+        });
+        let link = link.await.ok_or(Fault::Expired)?;
+        link.map_err(Fault::connecting)
     }
 
     /// Sends on `link` and waits for the head. `started` is when our own work
@@ -177,51 +182,62 @@ impl Sending<'_> {
         mut link: Link,
         upload: &mut Upload,
         started: Instant,
-    ) -> Result<(AnswerHead, Link, Reading), Fault> {
+    ) -> Result<Exchanged, Fault> {
         let mut reading = Reading::new(&self.outgoing.head.method, self.outgoing.upgrade);
-        let mut sent = None;
+        let mut progress = Progress::default();
         let head = std::future::poll_fn(|cx| {
             let exchanged = link.poll_exchange(upload, &mut reading, self.pool, cx);
             if exchanged.is_ready() {
                 return exchanged;
             }
-            self.watch_progress(upload, &mut sent, started);
+            self.watch(upload, &mut progress, started);
             if self.deadline.expired(cx) {
-                return Poll::Ready(Err(Fault::Silent));
+                return Poll::Ready(Err(self.late()));
             }
             Poll::Pending
         })
         .await?;
-        Ok((head, link, reading))
+        Ok((head, link, reading, progress.first_by))
     }
 
     /// Moves the deadline when the upload moves: first the client must go on
     /// sending, then the engine must answer.
-    fn watch_progress(&self, upload: &Upload, sent: &mut Option<u64>, started: Instant) {
+    fn watch(&self, upload: &Upload, progress: &mut Progress, started: Instant) {
         let written = upload.written();
-        if *sent == Some(written) {
+        if progress.sent == Some(written) {
             return;
         }
-        let first = sent.replace(written).is_none();
-        if upload.ended() {
-            self.deadline.set(self.timeouts.engine_head);
-            if first {
-                self.metrics.overhead.record(seconds(started.elapsed()));
-            }
-        } else {
+        let is_first = progress.sent.replace(written).is_none();
+        if !upload.ended() {
             self.deadline.set(self.timeouts.client_body_idle);
+            return;
+        }
+        let (head, first) = (self.timeouts.engine_head, self.timeouts.first_token);
+        self.deadline
+            .set(first.map_or(head, |first| first.min(head)));
+        progress.first_by = first.map(|first| self.deadline.now() + first);
+        if is_first {
+            let overhead: Duration = started.elapsed();
+            self.metrics.overhead.record(overhead.as_secs_f64());
         }
     }
 }
 
-/// An id as a line may show it: none can write a line of its own.
-fn one_line(id: &str) -> Cow<'_, str> {
-    if id.contains(char::is_control) {
-        return Cow::Owned(id.escape_debug().to_string());
-    }
-    Cow::Borrowed(id)
+/// How far an exchange has come.
+#[derive(Debug, Default)]
+struct Progress {
+    /// Bytes written when it was last looked at.
+    sent: Option<u64>,
+    /// When the first piece of the answer is due.
+    first_by: Option<Instant>,
 }
 
-fn seconds(duration: Duration) -> f64 {
-    duration.as_secs_f64()
+fn is_event_stream(head: &AnswerHead) -> bool {
+    let content_type = head.headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes);
+    content_type.is_some_and(|value| {
+        let name = b"text/event-stream";
+        value
+            .get(..name.len())
+            .is_some_and(|start| start.eq_ignore_ascii_case(name))
+    })
 }

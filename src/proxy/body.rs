@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
+use super::admit::Permit;
 use super::error::CUT_EVENT;
 use super::meter::Meter;
 use crate::downstream::Serving;
@@ -37,11 +38,16 @@ pub enum ObservedBody {
 #[derive(Debug)]
 pub struct Relay {
     answer: AnswerBody,
+    /// A piece that was waited for before the head was given.
+    first: Option<Bytes>,
     /// Until the end, or the fault.
     slot: Option<InFlight>,
     outcome: Outcome,
     meter: Meter,
     serving: Serving,
+    /// Its places among the requests that were let in.
+    #[expect(dead_code, reason = "held, not read: given up by being dropped")]
+    permit: Permit,
     idle: Duration,
     events: Events,
     /// An error that waits for what came before it to be flushed.
@@ -84,6 +90,12 @@ impl Events {
 pub struct RelayParts {
     /// The engine's body.
     pub answer: AnswerBody,
+    /// Its first piece, if it has been read.
+    pub first: Option<Bytes>,
+    /// When the first piece is due, if that is limited.
+    pub first_by: Option<Instant>,
+    /// Its places among the requests that were let in.
+    pub permit: Permit,
     /// The engine's slot.
     pub slot: InFlight,
     /// How the request ends if the body ends well.
@@ -104,13 +116,21 @@ impl Relay {
     /// A body that has given nothing yet.
     #[must_use]
     pub fn new(parts: RelayParts) -> Self {
-        parts.serving.deadline().set(parts.idle);
+        // The head: an error before the first piece would lose it too.
+        parts.serving.frame_given();
+        let deadline = parts.serving.deadline();
+        deadline.set(parts.idle);
+        if let (Some(at), None) = (parts.first_by, &parts.first) {
+            deadline.until(at);
+        }
         let mut meter = parts.meter;
         if parts.is_stream {
             meter.streams();
         }
         let mut relay = Self {
             answer: parts.answer,
+            first: parts.first,
+            permit: parts.permit,
             slot: Some(parts.slot),
             outcome: parts.outcome,
             meter,
@@ -123,10 +143,15 @@ impl Relay {
             },
             held: None,
         };
-        if relay.answer.ended() {
+        if relay.is_ended() {
             relay.settle(relay.outcome);
         }
         relay
+    }
+
+    /// Whether all of the body has been given.
+    fn is_ended(&self) -> bool {
+        self.answer.ended() && self.first.is_none() && self.held.is_none()
     }
 
     fn settle(&mut self, outcome: Outcome) {
@@ -142,10 +167,19 @@ impl Relay {
         }
         // A clean close is no end of a stream that has not said [DONE].
         let by_close = self.answer.ends_by_close() && self.events.is_stream;
-        match self.answer.poll_data(cx) {
+        let polled = match self.first.take() {
+            Some(first) => Poll::Ready(Some(Ok(first))),
+            None => self.answer.poll_data(cx),
+        };
+        match polled {
             Poll::Pending if self.serving.deadline().expired(cx) => {
-                self.settle(Outcome::Timeout);
-                self.cut(Fault::Silent, cx)
+                let (outcome, fault) = if self.serving.deadline().is_over() {
+                    (Outcome::Unrelated, Fault::Expired)
+                } else {
+                    (Outcome::Timeout, Fault::Silent)
+                };
+                self.settle(outcome);
+                self.cut(fault, cx)
             }
             Poll::Pending => Poll::Pending,
             Poll::Ready(Some(Ok(data))) => {
@@ -216,17 +250,18 @@ impl Body for ObservedBody {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Own { data, .. } => data.is_empty(),
-            Self::Relay(relay) => relay.answer.ended() && relay.held.is_none(),
+            Self::Relay(relay) => relay.is_ended(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Own { data, .. } => SizeHint::with_exact(data.len() as u64),
-            Self::Relay(relay) => relay
-                .answer
-                .left()
-                .map_or_else(SizeHint::new, SizeHint::with_exact),
+            Self::Relay(relay) => {
+                let first = relay.first.as_ref().map_or(0, Bytes::len) as u64;
+                let left = relay.answer.left().map(|left| left + first);
+                left.map_or_else(SizeHint::new, SizeHint::with_exact)
+            }
         }
     }
 }

@@ -10,10 +10,11 @@ use fastrand::Rng;
 
 use crate::config::policies::PolicyKind;
 use crate::decisions::{DecisionLog, Inputs, Record};
+use crate::fleet::breaker::Standing;
 use crate::fleet::load::{Expected, InFlight};
 use crate::fleet::{Candidate, Model, Snapshot};
 use crate::policy::memory::Fingerprint;
-use crate::policy::{Asked, Moment, Policy, Question, Refusal, Tried, decide};
+use crate::policy::{Asked, Moment, Policy, Question, Refusal, Rules, Tried, decide};
 
 /// How often a recorded decision is made anew, because others took its turn.
 const MOST_ROUNDS: u32 = 4;
@@ -62,7 +63,7 @@ impl<'a> Choosing<'a> {
             moment: Moment {
                 now: self.snapshot.clock(now),
                 stale_after: self.stale_after,
-                slow_start: self.snapshot.settings.routing.slow_start,
+                rules: Rules::of(&self.snapshot.settings),
             },
         };
         let log = self.log.filter(|log| log.has_room(question.moment.now));
@@ -80,6 +81,35 @@ impl<'a> Choosing<'a> {
             memory.learn(self.prints, chosen.engine.key, question.moment.now);
         }
         Ok(chosen)
+    }
+
+    /// The same, with a slot on it. An engine on trial is chosen anew if another
+    /// worker began the one probe in between.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub fn claim(&self, tried: &Tried, now: Instant) -> Result<(&'a Candidate, InFlight), Refusal> {
+        let at = self.snapshot.clock(now);
+        let (prompt, most) = (self.asked.prompt_tokens, self.asked.max_tokens);
+        let mut rounds = 0;
+        loop {
+            let chosen = self.choose(tried, now)?;
+            let health = &chosen.engine.health;
+            let was_open = health.is_up(at);
+            let standing = health.take(at);
+            rounds += 1;
+            let is_late = was_open && standing == Standing::Forced && self.pinned.is_none();
+            if !is_late || rounds == MOST_ROUNDS {
+                let expected = Expected::of(chosen, prompt, most);
+                return Ok((chosen, InFlight::with(chosen, expected, standing, now)));
+            }
+        }
+    }
+
+    /// Whether the policy has reasons of its own to refuse all.
+    #[must_use]
+    pub fn is_federated(&self) -> bool {
+        matches!(self.policy.spec.kind.innermost(), PolicyKind::Federation(_))
     }
 
     fn decide(&self, question: &Question<'_>) -> Result<usize, Refusal> {
@@ -126,12 +156,5 @@ impl<'a> Choosing<'a> {
     pub fn session(&self) -> Option<&str> {
         let is_session = matches!(self.policy.spec.kind.innermost(), PolicyKind::Session(_));
         self.asked.key.as_deref().filter(|_| is_session)
-    }
-
-    /// Counts the request as the engine's.
-    #[must_use]
-    pub fn take(&self, chosen: &Candidate, now: Instant) -> InFlight {
-        let (prompt, most) = (self.asked.prompt_tokens, self.asked.max_tokens);
-        InFlight::take(chosen, Expected::of(chosen, prompt, most), now)
     }
 }

@@ -44,9 +44,23 @@ pub enum ProxyError {
     /// Never served by any engine.
     #[error("Model '{0}' not found. Available models can be listed at /v1/models.")]
     ModelNotFound(String),
-    /// Known, but no engine serves it now.
-    #[error("Model '{0}' is temporarily unavailable. Please try again later.")]
-    ModelUnavailable(String),
+    /// Known, but no engine serves it now, and for so many seconds perhaps.
+    #[error("Model '{model}' is temporarily unavailable. Please try again later.")]
+    ModelUnavailable {
+        /// The model.
+        model: String,
+        /// Until the first of its engines may be asked again.
+        seconds: u32,
+    },
+    /// No place in time, or none to wait for one.
+    #[error("Too many requests: {0}. Please try again later.")]
+    Full(Full),
+    /// The request's own time was up before an answer's head.
+    #[error("The request's time was up before an engine answered.")]
+    Expired,
+    /// Out of file descriptors or ports.
+    #[error("This proxy has no socket left ({0}). Please try again later.")]
+    NoSocket(String),
     /// A field `x-pilotfish-*` that makes no sense, or is not allowed.
     #[error("Invalid header {name}: {message}.")]
     Header {
@@ -107,7 +121,11 @@ impl ProxyError {
     /// Seconds for `Retry-After`, where trying again can help.
     #[must_use]
     pub fn retry_after(&self) -> Option<u32> {
-        (self.status() == StatusCode::SERVICE_UNAVAILABLE).then_some(1)
+        match self {
+            Self::ModelUnavailable { seconds, .. } => Some(*seconds),
+            _ if RETRIED.contains(&self.status()) => Some(1),
+            _ => None,
+        }
     }
 
     /// The body: `{"error": {message, type, param, code}}`.
@@ -168,7 +186,10 @@ impl ProxyError {
             }
             Self::Refused(refusal) => Row::refused(*refusal),
             Self::OutOfMemory => Row::server(StatusCode::SERVICE_UNAVAILABLE, "overloaded", None),
-            Self::ModelUnavailable(_) => {
+            Self::Full(full) => Row::full(full.code()),
+            Self::Expired => Row::server(StatusCode::GATEWAY_TIMEOUT, "deadline_exceeded", None),
+            Self::NoSocket(_) => Row::server(StatusCode::SERVICE_UNAVAILABLE, "overloaded", None),
+            Self::ModelUnavailable { .. } => {
                 Row::server(StatusCode::SERVICE_UNAVAILABLE, "model_unavailable", model)
             }
             Self::NoEngine => {
@@ -184,6 +205,7 @@ impl ProxyError {
 fn refused(refusal: Refusal) -> &'static str {
     match refusal {
         Refusal::Nobody => "there is none",
+        Refusal::Full => "all have as many requests as they may",
         Refusal::NoCapacity => "none of the model's engines does this kind of work",
         Refusal::AllUnhealthy => "all that could are set aside after failures",
         Refusal::PrivacyViolation => "none that is up is trusted with this level of privacy",
@@ -192,7 +214,53 @@ fn refused(refusal: Refusal) -> &'static str {
     }
 }
 
+/// Statuses after which trying again can help.
+const RETRIED: [StatusCode; 2] = [
+    StatusCode::SERVICE_UNAVAILABLE,
+    StatusCode::TOO_MANY_REQUESTS,
+];
+
+/// Why there is no place for a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Full {
+    /// As many are in flight as may be, and as many wait as may.
+    Queue,
+    /// It waited as long as one may.
+    Late,
+    /// Each engine tells that it has too much to do.
+    Saturated,
+}
+
+impl Full {
+    fn code(self) -> &'static str {
+        match self {
+            Self::Queue => "queue_full",
+            Self::Late => "queue_timeout",
+            Self::Saturated => "engines_saturated",
+        }
+    }
+}
+
+impl std::fmt::Display for Full {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Queue => "the queue is full",
+            Self::Late => "there was no place in time",
+            Self::Saturated => "all engines have too much to do",
+        })
+    }
+}
+
 impl Row {
+    fn full(code: &'static str) -> Self {
+        Self {
+            status: StatusCode::TOO_MANY_REQUESTS,
+            kind: "rate_limit_error",
+            code,
+            param: None,
+        }
+    }
+
     fn refused(refusal: Refusal) -> Self {
         let unavailable = StatusCode::SERVICE_UNAVAILABLE;
         match refusal {
@@ -201,6 +269,7 @@ impl Row {
                 Self::client(StatusCode::FORBIDDEN, "privacy_violation", None)
             }
             Refusal::Nobody => Self::server(unavailable, "no_available_engine", None),
+            Refusal::Full => Self::full("engines_full"),
             Refusal::AllUnhealthy => Self::server(unavailable, "all_unhealthy", None),
             Refusal::QosViolation => Self::server(unavailable, "qos_violation", None),
             Refusal::LowScore => Self::server(unavailable, "score_too_low", None),
@@ -262,7 +331,10 @@ mod tests {
                 "model_not_found",
             ),
             (
-                ProxyError::ModelUnavailable("m".into()),
+                ProxyError::ModelUnavailable {
+                    model: "m".into(),
+                    seconds: 3,
+                },
                 503,
                 "model_unavailable",
             ),
@@ -275,6 +347,12 @@ mod tests {
             (ProxyError::NoEngine, 503, "no_available_engine"),
             (ProxyError::EngineFailed("x".into()), 502, "engine_error"),
             (ProxyError::EngineLate, 504, "engine_timeout"),
+            (ProxyError::Expired, 504, "deadline_exceeded"),
+            (ProxyError::NoSocket("x".into()), 503, "overloaded"),
+            (ProxyError::Full(Full::Queue), 429, "queue_full"),
+            (ProxyError::Full(Full::Late), 429, "queue_timeout"),
+            (ProxyError::Full(Full::Saturated), 429, "engines_saturated"),
+            (ProxyError::Refused(Refusal::Full), 429, "engines_full"),
         ];
         check(&cases);
     }
@@ -328,7 +406,7 @@ mod tests {
     fn check(cases: &[(ProxyError, u16, &str)]) {
         for (error, status, code) in cases {
             assert_eq!(error.status(), *status, "{error}");
-            assert_eq!(error.retry_after().is_some(), *status == 503);
+            assert_eq!(error.retry_after().is_some(), matches!(status, 429 | 503));
             let body: serde_json::Value = serde_json::from_slice(&error.body()).unwrap();
             assert_eq!(body["error"]["code"], *code);
             assert_eq!(body["error"]["message"], error.to_string());

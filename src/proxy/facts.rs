@@ -265,7 +265,11 @@ async fn next_piece(
         peeking.deadline.set(peeking.idle);
         let frame = std::future::poll_fn(|cx| {
             if peeking.deadline.expired(cx) {
-                return Poll::Ready(Err(ProxyError::BodyLate));
+                return Poll::Ready(Err(if peeking.deadline.is_over() {
+                    ProxyError::Expired
+                } else {
+                    ProxyError::BodyLate
+                }));
             }
             std::pin::Pin::new(&mut *body).poll_frame(cx).map(Ok)
         });

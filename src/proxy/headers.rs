@@ -4,6 +4,8 @@
 //! but for fields whose loss would change the request's meaning. What says who
 //! the client is comes from the socket, never from the client.
 
+mod retry_after;
+
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Request, StatusCode, Version, request};
 
@@ -12,6 +14,7 @@ use percent_encoding::percent_decode_str;
 use super::facts::INFERENCE_PATHS;
 use crate::fleet::EngineUrl;
 use crate::upstream::{AnswerHead, Framing};
+pub use retry_after::retry_after;
 
 /// The request's id, both ways.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");

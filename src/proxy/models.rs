@@ -87,7 +87,7 @@ fn in_turn<'a>(
         let mut engines = model.candidates.list().iter();
         engines.any(|one| match pinned {
             Some(key) => one.engine.key == key,
-            None => one.engine.health.is_up(now),
+            None => one.engine.health.is_up(now) && !one.spec.traits.draining,
         })
     };
     let names = models.iter().map(|(name, _)| *name);
@@ -100,7 +100,10 @@ fn in_turn<'a>(
     let chosen = chosen.or_else(|| known.clone().find(|model| model.is_served()));
     chosen.ok_or_else(|| match known.next() {
         None => ProxyError::ModelNotFound(asked.to_owned()),
-        Some(_) => ProxyError::ModelUnavailable(asked.to_owned()),
+        Some(_) => ProxyError::ModelUnavailable {
+            model: asked.to_owned(),
+            seconds: 1,
+        },
     })
 }
 

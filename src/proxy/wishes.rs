@@ -2,6 +2,8 @@
 //! an engine sees. Those that the configuration does not allow are errors, so
 //! that nobody believes they were heeded.
 
+use std::time::Duration;
+
 use http::HeaderMap;
 use http::header::{COOKIE, HeaderValue};
 
@@ -23,6 +25,10 @@ pub(super) struct Wishes<'a> {
     pub(super) engine: Option<&'a str>,
     /// What is needed of the engine.
     pub(super) qos: Option<Qos>,
+    /// How long the whole may take.
+    pub(super) timeout: Option<Duration>,
+    /// Who goes first of those that wait; 9 is the highest.
+    pub(super) priority: Option<u8>,
     /// To be told who was chosen, and to have it kept why.
     pub(super) explain: bool,
     /// A bit for each field that was there.
@@ -58,6 +64,8 @@ impl<'a> Wishes<'a> {
             "models" => (4, allow.models),
             "qos" => (8, allow.qos),
             "engine" => (16, allow.engine),
+            "timeout-ms" => (32, allow.timeout),
+            "priority" => (64, allow.priority),
             // Of a later version, or someone else's: it does nothing.
             _ => return Ok(()),
         };
@@ -77,6 +85,16 @@ impl<'a> Wishes<'a> {
             "policy" => self.policy = Some(text),
             "models" => self.models = Some(text),
             "engine" => self.engine = Some(text),
+            "timeout-ms" => {
+                let millis = text.parse().ok().filter(|millis| *millis > 0);
+                let millis = millis.ok_or_else(|| wrong("expected milliseconds, 1 or more"))?;
+                self.timeout = Some(Duration::from_millis(millis));
+            }
+            "priority" => {
+                let priority = text.parse().ok().filter(|priority| *priority <= 9);
+                let expected = "expected 0 to 9, the highest first";
+                self.priority = Some(priority.ok_or_else(|| wrong(expected))?);
+            }
             "qos" => self.qos = Some(Qos::parse(text).map_err(|error| wrong(&error))?),
             _ => match text {
                 "1" | "true" => self.explain = true,
@@ -197,6 +215,10 @@ mod tests {
         assert!(Wishes::of(&twice, &allow).is_err());
         for (name, value, said) in [
             ("x-pilotfish-explain", "yes", "expected 1 or 0"),
+            ("x-pilotfish-timeout-ms", "-1", "1 or more"),
+            ("x-pilotfish-timeout-ms", "0", "1 or more"),
+            ("x-pilotfish-timeout-ms", "1s", "1 or more"),
+            ("x-pilotfish-priority", "5", "request_headers.allow"),
             ("x-pilotfish-qos", "privacy=x", "privacy=x"),
             ("x-pilotfish-engine", "http://a", "request_headers.allow"),
         ] {

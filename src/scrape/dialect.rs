@@ -11,6 +11,9 @@ use std::time::Duration;
 use super::exposition::samples;
 use crate::fleet::attributes::Live;
 
+/// When an engine's process began, in Unix seconds.
+const STARTED: &str = "process_start_time_seconds";
+
 /// Where an attribute's value comes from.
 #[derive(Debug, Clone, Copy)]
 enum Source {
@@ -162,10 +165,7 @@ const TABLE: [(Live, &[Source]); Live::ALL.len()] = [
             ),
         ],
     ),
-    (
-        Live::UptimeHours,
-        &[HoursSince("process_start_time_seconds")],
-    ),
+    (Live::UptimeHours, &[HoursSince(STARTED)]),
 ];
 
 impl Source {
@@ -230,6 +230,26 @@ impl Reading {
     /// Whether the page had anything that we know.
     pub(super) fn is_empty(&self) -> bool {
         self.families.is_empty()
+    }
+
+    /// Whether this is another process than the one that told `before`: it
+    /// began later, or something that only grows has fallen.
+    pub(super) fn is_restart(&self, before: &Self) -> bool {
+        let of = |reading: &Self, name: &str| reading.families.get(name).copied();
+        let began = |reading| of(reading, STARTED).map(|family: Family| family.most);
+        if let (Some(now), Some(then)) = (began(self), began(before))
+            // Some engines round to seconds.
+            && now - then > 1.0
+        {
+            return true;
+        }
+        let sources = TABLE.iter().flat_map(|(_, sources)| sources.iter());
+        let grows = sources.filter(|source| matches!(source, Rate(_) | Share(..) | MeanMs(..)));
+        let mut names = grows.flat_map(|source| source.names());
+        names.any(|name| match (of(self, name), of(before, name)) {
+            (Some(now), Some(then)) => now.sum < then.sum,
+            _ => false,
+        })
     }
 
     /// Every attribute's value: from this page, and from the one `before`, so
@@ -339,6 +359,9 @@ mod tests {
         assert_eq!(get(&second, Live::TtftMs), Some(500.0));
         // The engine began anew.
         let restarted = values(Some(&page(350, 30, 5)), &page(50, 0, 0));
+        let read = |page: &str| Wanted::default().read(page);
+        assert!(read(&page(50, 0, 0)).is_restart(&read(&page(350, 30, 5))));
+        assert!(!read(&page(351, 30, 5)).is_restart(&read(&page(350, 30, 5))));
         assert_eq!(get(&restarted, Live::TokensPerSecond), Some(5.0));
         assert_eq!(get(&restarted, Live::TtftMs), None);
     }

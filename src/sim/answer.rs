@@ -37,8 +37,15 @@ pub(super) struct Job {
 }
 
 /// The token at that place of every answer.
-pub(super) fn word(at: usize) -> &'static str {
+#[must_use]
+pub fn word(at: usize) -> &'static str {
     WORDS[at % WORDS.len()]
+}
+
+/// The text of every answer of so many tokens.
+#[must_use]
+pub fn text(tokens: usize) -> String {
+    (0..tokens).map(word).collect()
 }
 
 pub(super) fn now() -> u64 {
@@ -105,7 +112,7 @@ impl Job {
 
     /// The whole answer.
     pub(super) fn whole(&self) -> Value {
-        let text: String = (0..self.tokens).map(word).collect();
+        let text = text(self.tokens);
         let choice = match self.api {
             Api::Chat => json!({
                 "index": 0,

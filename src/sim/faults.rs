@@ -17,15 +17,27 @@ pub enum Fault {
     Refuse,
     /// Reset without a byte of an answer.
     ResetBeforeHead,
-    /// Reset after so many events.
+    /// Send bytes that are no HTTP, and close.
+    Garbage,
+    /// Send a good status line and then bytes that are no field, and close.
+    GarbageHead,
+    /// Say `100 Continue` for ever, and nothing else.
+    ContinueForever,
+    /// Reset after so many events, or so many tokens' share of a whole answer.
     ResetAfter(usize),
     /// End the connection cleanly after so many events, in the midst of the
-    /// chunked body.
+    /// chunked body; or so many tokens' share of a whole answer.
     TruncateAfter(usize),
-    /// Send bytes that are no chunk after so many events.
+    /// Send bytes that are no chunk after so many events; a whole answer is
+    /// then chunked too.
     GarbageAfter(usize),
-    /// Fall silent after so many events.
+    /// Fall silent after so many events, or so many tokens' share of a whole
+    /// answer.
     StallAfter(usize),
+    /// Answer properly, and send more bytes after the answer's end.
+    Surplus,
+    /// Take so long for each token.
+    Slow(Duration),
     /// Never answer.
     Hang,
     /// Answer late.
@@ -40,10 +52,25 @@ pub enum Fault {
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error(
     "'{0}' is no fault; expected status=CODE, busy=SECONDS, refuse, reset-before-head, \
-     reset-after=EVENTS, truncate-after=EVENTS, garbage-after=EVENTS, stall-after=EVENTS, \
-     hang, slow-head=MILLISECONDS, early or restart"
+     garbage, garbage-head, continue-forever, reset-after=EVENTS, truncate-after=EVENTS, \
+     garbage-after=EVENTS, stall-after=EVENTS, surplus, slow=MILLISECONDS, hang, \
+     slow-head=MILLISECONDS, early or restart"
 )]
 pub struct NoFault(String);
+
+impl Fault {
+    /// After how many events it breaks an answer off, if it is of that kind.
+    #[must_use]
+    pub fn after(&self) -> Option<usize> {
+        match self {
+            Self::ResetAfter(events)
+            | Self::TruncateAfter(events)
+            | Self::GarbageAfter(events)
+            | Self::StallAfter(events) => Some(*events),
+            _ => None,
+        }
+    }
+}
 
 impl FromStr for Fault {
     type Err = NoFault;
@@ -52,9 +79,17 @@ impl FromStr for Fault {
         let (name, value) = text.split_once('=').unwrap_or((text, ""));
         let bad = || NoFault(text.to_owned());
         let count = || value.parse::<usize>().map_err(|_| bad());
+        let time = || {
+            let millis = value.parse().map_err(|_| bad())?;
+            Ok(Duration::from_millis(millis))
+        };
         Ok(match (name, value) {
             ("refuse", "") => Self::Refuse,
             ("reset-before-head", "") => Self::ResetBeforeHead,
+            ("garbage", "") => Self::Garbage,
+            ("garbage-head", "") => Self::GarbageHead,
+            ("continue-forever", "") => Self::ContinueForever,
+            ("surplus", "") => Self::Surplus,
             ("hang", "") => Self::Hang,
             ("early", "") => Self::Early,
             ("restart", "") => Self::Restart,
@@ -63,9 +98,8 @@ impl FromStr for Fault {
                 Self::Status(code.ok_or_else(bad)?)
             }
             ("busy", _) => Self::Busy(value.parse().map_err(|_| bad())?),
-            ("slow-head", _) => {
-                Self::SlowHead(Duration::from_millis(value.parse().map_err(|_| bad())?))
-            }
+            ("slow-head", _) => Self::SlowHead(time()?),
+            ("slow", _) => Self::Slow(time()?),
             ("reset-after", _) => Self::ResetAfter(count()?),
             ("truncate-after", _) => Self::TruncateAfter(count()?),
             ("garbage-after", _) => Self::GarbageAfter(count()?),
@@ -87,6 +121,11 @@ mod tests {
             ("hang", Fault::Hang),
             ("reset-after=3", Fault::ResetAfter(3)),
             ("slow-head=250", Fault::SlowHead(Duration::from_millis(250))),
+            ("slow=40", Fault::Slow(Duration::from_millis(40))),
+            ("garbage", Fault::Garbage),
+            ("garbage-head", Fault::GarbageHead),
+            ("continue-forever", Fault::ContinueForever),
+            ("surplus", Fault::Surplus),
         ] {
             assert_eq!(text.parse(), Ok(fault));
         }
@@ -97,6 +136,9 @@ mod tests {
             "status=x",
             "nonsense",
             "stall-after=",
+            "slow=",
+            "garbage=3",
+            "continue-forever=1",
         ] {
             let error = text.parse::<Fault>().unwrap_err().to_string();
             assert!(error.contains("status=CODE"), "{text}: {error}");

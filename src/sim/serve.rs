@@ -11,6 +11,7 @@ use tokio::net::TcpStream;
 
 use super::answer::{Api, Job, card, embeddings, error};
 use super::engine::State;
+use super::fail::{self, aborted};
 use super::faults::{FIELD, Fault};
 use super::speed::TOKEN_BYTES;
 use super::wire::{Answer, Request, Wire};
@@ -41,62 +42,23 @@ async fn connection(stream: TcpStream, state: &State) -> io::Result<()> {
     while let Some(request) = wire.head().await? {
         let named = request.field(FIELD).and_then(|text| text.parse().ok());
         let generates = request.method == "POST";
-        let fault = named.or_else(|| state.config.fault.clone().filter(|_| generates));
-        if !meet(fault.as_ref(), &mut wire, state).await? {
+        let fault = named.or_else(|| {
+            let standing = state.fault.load_full().filter(|_| generates);
+            standing.map(Arc::unwrap_or_clone)
+        });
+        if !fail::before_body(fault.as_ref(), &mut wire, state).await? {
             return Ok(());
         }
         let body = wire.body(&request).await?;
-        let whole = match fault {
-            Some(Fault::Status(status)) => {
-                let message = error("a fault on demand", "SimulatedError", status);
-                wire.answer(&Answer::json(status, &message)).await?;
-                true
-            }
-            Some(Fault::Busy(seconds)) => {
-                let mut answer = Answer::json(429, &error("too busy", "RateLimitError", 429));
-                answer.extra = format!("retry-after: {seconds}\r\n");
-                wire.answer(&answer).await?;
-                true
-            }
-            fault => respond(&request, &body, fault.as_ref(), &mut wire, state).await?,
+        let whole = match fail::instead(fault.as_ref(), &mut wire, state).await? {
+            Some(whole) => whole,
+            None => respond(&request, &body, fault.as_ref(), &mut wire, state).await?,
         };
         if !whole {
             return Ok(());
         }
     }
     Ok(())
-}
-
-/// Faults that come before the body is read; false ends the connection.
-async fn meet(fault: Option<&Fault>, wire: &mut Wire, state: &State) -> io::Result<bool> {
-    match fault {
-        Some(Fault::Refuse) => return Ok(false),
-        Some(Fault::ResetBeforeHead) => {
-            net::reset_on_close(&wire.stream);
-            return Ok(false);
-        }
-        Some(Fault::Hang) => {
-            wire.gone().await;
-            state.gauges.aborted.fetch_add(1, Relaxed);
-            return Ok(false);
-        }
-        Some(Fault::SlowHead(delay)) => tokio::time::sleep(*delay).await,
-        Some(Fault::Early) => {
-            let mut answer = Answer::json(413, &error("too large", "BadRequestError", 413));
-            answer.extra = "connection: close\r\n".to_owned();
-            wire.answer(&answer).await?;
-            // Closing with unread bytes would be a reset, and eat the answer.
-            wire.gone().await;
-            return Ok(false);
-        }
-        Some(Fault::Restart) => {
-            state.gauges.restart();
-            state.life.send_modify(|life| *life += 1);
-            return Ok(false);
-        }
-        _ => {}
-    }
-    Ok(true)
 }
 
 async fn respond(
@@ -219,16 +181,11 @@ async fn generate(
     let whole = if job.stream {
         stream(job, fault, wire, state).await?
     } else {
-        let rest = state.config.speed.decode(gauges.running.load(Relaxed)) * steps(job);
-        if !pause(rest, wire).await {
-            return Ok(aborted(state));
-        }
-        gauges
-            .generation_tokens
-            .fetch_add(job.tokens as u64, Relaxed);
-        wire.answer(&Answer::json(200, &job.whole())).await?;
-        true
+        whole(job, fault, wire, state).await?
     };
+    if whole && matches!(fault, Some(Fault::Surplus)) {
+        wire.send(b"bytes that nobody asked for\r\n").await?;
+    }
     drop(slot);
     if whole {
         gauges.succeeded.fetch_add(1, Relaxed);
@@ -240,13 +197,19 @@ fn steps(job: &Job) -> u32 {
     u32::try_from(job.tokens - 1).unwrap_or(u32::MAX)
 }
 
-fn aborted(state: &State) -> bool {
-    state.gauges.aborted.fetch_add(1, Relaxed);
-    false
+/// Between two tokens, now.
+fn step(fault: Option<&Fault>, state: &State) -> Duration {
+    match fault {
+        Some(Fault::Slow(step)) => *step,
+        _ => state
+            .config
+            .speed
+            .decode(state.gauges.running.load(Relaxed)),
+    }
 }
 
 /// Sleeps; false when the client left meanwhile.
-async fn pause(time: Duration, wire: &mut Wire) -> bool {
+pub(super) async fn pause(time: Duration, wire: &mut Wire) -> bool {
     if time.is_zero() {
         return true;
     }
@@ -254,6 +217,33 @@ async fn pause(time: Duration, wire: &mut Wire) -> bool {
         () = tokio::time::sleep(time) => true,
         () = wire.gone() => false,
     }
+}
+
+/// An answer in one piece, or the part of it that the fault lets through.
+async fn whole(
+    job: &Job,
+    fault: Option<&Fault>,
+    wire: &mut Wire,
+    state: &State,
+) -> io::Result<bool> {
+    let cut = fault.and_then(|fault| Some((fault, fault.after().filter(|at| *at < job.tokens)?)));
+    let steps = cut.map_or(steps(job), |(_, at)| u32::try_from(at).unwrap_or(u32::MAX));
+    if !pause(step(fault, state) * steps, wire).await {
+        return Ok(aborted(state));
+    }
+    let answer = Answer::json(200, &job.whole());
+    let Some((fault, at)) = cut else {
+        let generated = &state.gauges.generation_tokens;
+        generated.fetch_add(job.tokens as u64, Relaxed);
+        wire.answer(&answer).await?;
+        return Ok(true);
+    };
+    let bytes = answer.body.len() * at / job.tokens;
+    match fault {
+        Fault::GarbageAfter(_) => wire.chunked_part(&answer, bytes).await?,
+        _ => wire.part(&answer, bytes).await?,
+    }
+    fail::break_off(fault, wire, state).await
 }
 
 async fn stream(
@@ -265,24 +255,11 @@ async fn stream(
     let gauges = &state.gauges;
     wire.stream_head().await?;
     for at in 0..job.tokens {
-        match fault {
-            Some(Fault::ResetAfter(events)) if at == *events => {
-                net::reset_on_close(&wire.stream);
-                return Ok(false);
-            }
-            Some(Fault::TruncateAfter(events)) if at == *events => return Ok(false),
-            Some(Fault::GarbageAfter(events)) if at == *events => {
-                wire.send(b"this is no chunk\r\n").await?;
-                return Ok(false);
-            }
-            Some(Fault::StallAfter(events)) if at == *events => {
-                wire.gone().await;
-                return Ok(aborted(state));
-            }
-            _ => {}
+        if let Some(fault) = fault.filter(|fault| fault.after() == Some(at)) {
+            return fail::break_off(fault, wire, state).await;
         }
         if at > 0 {
-            let step = state.config.speed.decode(gauges.running.load(Relaxed));
+            let step = step(fault, state);
             if !pause(step, wire).await {
                 return Ok(aborted(state));
             }

@@ -99,23 +99,27 @@ impl Wire {
 
     /// A whole answer.
     pub(super) async fn answer(&mut self, answer: &Answer) -> io::Result<()> {
-        let Answer {
-            status,
-            kind,
-            extra,
-            body,
-        } = answer;
-        let reason = http::StatusCode::from_u16(*status).ok();
-        let reason = reason
-            .and_then(|status| status.canonical_reason())
-            .unwrap_or("Unknown");
-        let head = format!(
-            "HTTP/1.1 {status} {reason}\r\nserver: uvicorn\r\ncontent-type: {kind}\r\n\
-             content-length: {}\r\n{extra}\r\n",
-            body.len()
-        );
-        self.send(&[head.as_bytes(), body.as_bytes()].concat())
+        let head = answer.head(&format!("content-length: {}", answer.body.len()));
+        self.send(&[head.as_bytes(), answer.body.as_bytes()].concat())
             .await
+    }
+
+    /// The head of a whole answer, and so many bytes of its body.
+    pub(super) async fn part(&mut self, answer: &Answer, bytes: usize) -> io::Result<()> {
+        let head = answer.head(&format!("content-length: {}", answer.body.len()));
+        let part = answer.body.as_bytes().get(..bytes).unwrap_or_default();
+        self.send(&[head.as_bytes(), part].concat()).await
+    }
+
+    /// The same, with the part as a chunk.
+    pub(super) async fn chunked_part(&mut self, answer: &Answer, bytes: usize) -> io::Result<()> {
+        let head = answer.head("transfer-encoding: chunked");
+        let part = answer.body.as_bytes().get(..bytes).unwrap_or_default();
+        let size = format!("{:x}\r\n", part.len());
+        // A chunk without bytes would be the end.
+        let chunk = [size.as_bytes(), part, b"\r\n"].concat();
+        let chunk = if part.is_empty() { &[][..] } else { &chunk };
+        self.send(&[head.as_bytes(), chunk].concat()).await
     }
 
     /// The head of an event stream.
@@ -144,6 +148,23 @@ pub(super) struct Answer {
 }
 
 impl Answer {
+    fn head(&self, framing: &str) -> String {
+        let Self {
+            status,
+            kind,
+            extra,
+            ..
+        } = self;
+        let reason = http::StatusCode::from_u16(*status).ok();
+        let reason = reason
+            .and_then(|status| status.canonical_reason())
+            .unwrap_or("Unknown");
+        format!(
+            "HTTP/1.1 {status} {reason}\r\nserver: uvicorn\r\ncontent-type: {kind}\r\n\
+             {framing}\r\n{extra}\r\n"
+        )
+    }
+
     pub(super) fn json(status: u16, body: &serde_json::Value) -> Self {
         Self {
             status,

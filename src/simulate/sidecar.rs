@@ -21,7 +21,7 @@ use crate::fleet::ring::mix;
 use crate::fleet::{Fleet, Model, Snapshot};
 use crate::metrics::ModelRegistry;
 use crate::policy::memory::{Fingerprint, Turn};
-use crate::policy::{Asked, Moment, Question, Tried, decide};
+use crate::policy::{Asked, Moment, Question, Rules, Tried, decide};
 use crate::scrape::stale_after;
 
 /// The one model that all engines serve.
@@ -94,7 +94,7 @@ impl Sidecar {
             moment: Moment {
                 now,
                 stale_after: self.stale_after,
-                slow_start: self.snapshot.settings.routing.slow_start,
+                rules: Rules::of(&self.snapshot.settings),
             },
         };
         let at = decide(&policy.spec.kind, &question, &mut self.rng).ok()?;

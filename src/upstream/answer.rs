@@ -61,11 +61,11 @@ impl AnswerBody {
         link: Link,
         head: &AnswerHead,
         rest: Bytes,
-        upload: Upload,
+        unsent: Option<Upload>,
         pool: Rc<Pool>,
     ) -> Self {
-        let uploading =
-            (!upload.ended()).then(|| Uploading::spawn(upload, Rc::clone(link.stream())));
+        let stream = || Rc::clone(link.stream());
+        let uploading = unsent.map(|upload| Uploading::spawn(upload, stream()));
         let mut body = Self {
             link: Some(link),
             pool,

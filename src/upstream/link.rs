@@ -39,6 +39,57 @@ pub enum Fault {
     /// The engine was silent past a deadline.
     #[error("the engine sent nothing for too long")]
     Silent,
+    /// The request's own time was up, which is nobody's fault.
+    #[error("the request's time was up")]
+    Expired,
+    /// We had no socket for it: no engine's fault.
+    #[error("out of sockets: {0}")]
+    NoSocket(io::Error),
+}
+
+/// Not enough descriptors, in the process or the system; no free port.
+const OUT_OF_SOCKETS: [i32; 3] = [
+    rustix::io::Errno::NFILE.raw_os_error(),
+    rustix::io::Errno::MFILE.raw_os_error(),
+    rustix::io::Errno::ADDRNOTAVAIL.raw_os_error(),
+];
+
+impl Fault {
+    /// Of an error in connecting.
+    #[must_use]
+    pub fn connecting(error: io::Error) -> Self {
+        match error.raw_os_error() {
+            Some(errno) if OUT_OF_SOCKETS.contains(&errno) => Self::NoSocket(error),
+            _ => Self::Unsent(error),
+        }
+    }
+}
+
+/// What was seen of an exchange that broke off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Evidence {
+    /// Bytes of the request that the socket took.
+    pub written: u64,
+    /// Whether any byte of an answer came.
+    pub heard: bool,
+    /// Whether the connection had served a request before.
+    pub reused: bool,
+}
+
+impl Evidence {
+    /// The kind of fault.
+    #[must_use]
+    pub fn fault(self, error: io::Error) -> Fault {
+        use io::ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
+        let closed = matches!(error.kind(), BrokenPipe | ConnectionReset | UnexpectedEof);
+        if self.reused && !self.heard && closed {
+            Fault::Stale
+        } else if self.written == 0 && !self.heard {
+            Fault::Unsent(error)
+        } else {
+            Fault::Broken(error)
+        }
+    }
 }
 
 /// A connection to an engine.
@@ -117,7 +168,12 @@ impl Link {
                 Poll::Ready(other) => other,
             };
             if let Err(e) = read {
-                return Poll::Ready(Err(self.classify(e, upload)));
+                let evidence = Evidence {
+                    written: upload.written(),
+                    heard: self.heard,
+                    reused: self.reused,
+                };
+                return Poll::Ready(Err(evidence.fault(e)));
             }
             self.heard = true;
             let head = reading.head(&scratch);
@@ -130,29 +186,17 @@ impl Link {
         }
     }
 
-    fn classify(&self, error: io::Error, upload: &Upload) -> Fault {
-        use io::ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
-        let closed = matches!(error.kind(), BrokenPipe | ConnectionReset | UnexpectedEof);
-        if self.reused && !self.heard && closed {
-            Fault::Stale
-        } else if upload.written() == 0 && !self.heard {
-            Fault::Unsent(error)
-        } else {
-            Fault::Broken(error)
-        }
-    }
-
     /// The answer's body, which owns the link from now on and gives it back to
-    /// `pool` at its end.
+    /// `pool` at its end; `unsent` is the request, if it is not wholly written.
     #[must_use]
     pub fn into_body(
         self,
         head: &AnswerHead,
         reading: Reading,
-        upload: Upload,
+        unsent: Option<Upload>,
         pool: &Rc<Pool>,
     ) -> AnswerBody {
-        AnswerBody::new(self, head, reading.into_rest(), upload, Rc::clone(pool))
+        AnswerBody::new(self, head, reading.into_rest(), unsent, Rc::clone(pool))
     }
 
     /// The socket, and bytes read beyond the head, once both sides have

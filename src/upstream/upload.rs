@@ -124,6 +124,14 @@ impl Upload {
         (self.at, self.offset, self.written) = (0, 0, 0);
     }
 
+    /// The same request once more, to be sent from its start; `None` when not
+    /// all of it is held.
+    #[must_use]
+    pub fn again(&self) -> Option<Self> {
+        let is_whole = self.rest.is_none() && self.keep;
+        is_whole.then(|| Self::new(self.held.clone(), true, None))
+    }
+
     /// Whether it can be sent again from the start.
     #[must_use]
     pub fn replayable(&self) -> bool {

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU16, Ordering::SeqCst};
 
 use crate::support::{Client, PATIENCE, eventually, post};
 
-fn pilotfish() -> Command {
+pub(crate) fn pilotfish() -> Command {
     Command::new(env!("CARGO_BIN_EXE_pilotfish"))
 }
 

@@ -226,7 +226,7 @@ fn metrics_have_the_references_names_and_tell_the_truth() {
         ))
     };
     assert_eq!(incoming("down"), 0.0);
-    assert_eq!(app.chat(r#"{"model":"down"}"#).status, 502);
+    assert_eq!(app.chat(r#"{"model":"down"}"#).status, 503);
     assert_eq!(incoming("down"), 1.0);
 
     let body = r#"{"model":"m","max_tokens":5,"messages":[{"role":"user","content":"hi"}]}"#;
@@ -258,7 +258,7 @@ fn metrics_have_the_references_names_and_tell_the_truth() {
     assert!(of("avg_latency", "") > 0.0);
     let count = ",model=\"m\",status=\"success\"";
     assert_eq!(of("request_latency_seconds_count", count), 2.0);
-    let failed = "vllm:request_errors_total{server=\"http://127.0.0.1:1\",model=\"down\",error_type=\"failure\"}";
+    let failed = "vllm:request_errors_total{server=\"http://127.0.0.1:1\",model=\"down\",error_type=\"unreachable\"}";
     assert_eq!(app.metric(failed), 1.0);
     for name in ["cpu", "memory", "disk"] {
         let percent = app.metric(&format!("router_{name}_usage_percent "));

@@ -35,15 +35,17 @@ fn an_engine_that_cannot_be_reached_is_passed_over() {
     for _ in 0..4 {
         assert_eq!(app.chat(BODY).status, 200);
     }
-    assert!(outcome(&app, &dead, "failure") >= 1);
+    assert!(outcome(&app, &dead, "unreachable") >= 1);
     assert_eq!(outcome(&app, &live.url(), "success"), 4);
     assert!(app.metric(r#"pilotfish_retries_total{reason="unsent"}"#) >= 1.0);
 }
 
 #[test]
-fn without_any_engine_that_answers_it_is_a_502() {
+fn without_any_engine_that_can_be_reached_it_is_a_503() {
     let app = TestApp::new(&[nowhere(), nowhere()]);
-    app.chat(BODY).assert_error(502, "engine_error");
+    let answer = app.chat(BODY);
+    answer.assert_error(503, "model_unavailable");
+    assert_eq!(answer.field("retry-after"), Some("1"));
     assert_eq!(app.in_flight(), 0);
 }
 
@@ -60,7 +62,13 @@ fn an_empty_engine_list_is_a_state_like_any_other() {
 
 #[test]
 fn faults_before_the_head_are_502_and_the_engines() {
-    for fault in [Fault::Refuse, Fault::ResetBeforeHead] {
+    for fault in [
+        Fault::Refuse,
+        Fault::ResetBeforeHead,
+        Fault::Garbage,
+        Fault::GarbageHead,
+        Fault::ContinueForever,
+    ] {
         let config = SimConfig {
             fault: Some(fault),
             ..SimConfig::new("m", Speed::instant())
@@ -68,7 +76,8 @@ fn faults_before_the_head_are_502_and_the_engines() {
         let engine = SimEngine::start(config).unwrap();
         let app = TestApp::new(&[engine.url()]);
         app.chat(BODY).assert_error(502, "engine_error");
-        assert_eq!(outcome(&app, &engine.url(), "failure"), 1);
+        // There is no other: it gets a second chance.
+        assert_eq!(outcome(&app, &engine.url(), "failure"), 2);
         assert_eq!(app.in_flight(), 0);
     }
     for garbage in [
@@ -113,11 +122,19 @@ fn faults_can_be_asked_for_by_a_request() {
         let answer =
             app.send(&request.replacen("host: x", &format!("host: x\r\nx-sim-fault: {fault}"), 1));
         assert!(!answer.whole, "{fault}");
+        assert!(
+            !app.send(&with(fault).replace(":2}", ":9}")).whole,
+            "{fault}"
+        );
         let text = answer.text();
         assert!(
             text.matches("data: ").count() >= 3 || fault.starts_with("reset"),
             "{fault}: {text}"
         );
+    }
+    for _ in 0..4 {
+        // What comes after an answer belongs to no other.
+        assert!(matches!(app.send(&with("surplus")).status, 200 | 502));
     }
     let succeeded = || engine.gauges().succeeded.load(SeqCst);
     let before = succeeded();

@@ -184,6 +184,6 @@ fn methods_and_idle_connections_have_bounds_too() {
         }
     });
     eventually("closed", || {
-        app.metric("pilotfish_client_connections") as u64 == 1
+        app.metric("pilotfish_client_connections ") as u64 == 1
     });
 }

@@ -11,6 +11,7 @@ mod drain;
 mod faults;
 mod hostile;
 mod http2;
+mod overload;
 mod policies;
 mod proxying;
 mod reload;

@@ -17,7 +17,7 @@ fn words(flags: &str) -> Vec<&str> {
 const START: &str = "--service-discovery static --static-backends http://a:1,http://b:2";
 
 /// The reference router's flags: name, default as --help shows it.
-const REFERENCE: [(&str, Option<&str>); 65] = [
+const REFERENCE: [(&str, Option<&str>); 66] = [
     ("host", Some("0.0.0.0")),
     ("port", Some("8001")),
     ("root-path", None),
@@ -78,6 +78,7 @@ const REFERENCE: [(&str, Option<&str>); 65] = [
     ("admin-port", None),
     ("admin-host", Some("127.0.0.1")),
     ("workers", None),
+    ("max-connections", Some("65536")),
     ("log-requests", None),
     ("connect-timeout", None),
     ("max-peek-bytes", None),

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Privacy, Seconds};
+use super::{PolicyTimeoutsEntry, Privacy, Seconds};
 
 /// A named policy.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
@@ -14,6 +14,10 @@ pub struct PolicyEntry {
     /// The built-in policy that it is.
     #[serde(rename = "type")]
     pub kind: String,
+    /// Deadlines of its requests, instead of those at the top.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "PolicyTimeoutsEntry")]
+    pub timeouts: Option<PolicyTimeoutsEntry>,
     /// For `session`: instead of the `session_key` at the top.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub session_key: Option<String>,
@@ -174,4 +178,8 @@ pub enum RequestHeader {
     Qos,
     /// One engine.
     Engine,
+    /// A deadline for the whole.
+    TimeoutMs,
+    /// Who goes first of those that wait.
+    Priority,
 }

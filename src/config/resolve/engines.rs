@@ -100,6 +100,7 @@ impl Resolving {
                 privacy: entry.privacy,
                 cost: entry.cost,
                 metadata: entry.metadata.clone(),
+                draining: entry.draining,
             };
             self.add(
                 &mut engines,

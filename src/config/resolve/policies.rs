@@ -15,6 +15,7 @@ use super::super::policies::{
 };
 use super::super::problem::nearest;
 use super::Resolving;
+use super::resilience::policy_timeouts;
 
 /// Columns of metadata that all goals together may name.
 const MOST_COLUMNS: usize = 64;
@@ -46,7 +47,10 @@ impl Resolving {
             }
             self.unused(&path, entry);
             if let Some(kind) = self.kind(&path, entry, keys) {
-                named.insert(name.clone(), PolicySpec::plain(name, kind));
+                let mut spec = PolicySpec::plain(name, kind);
+                let own = entry.timeouts.as_ref();
+                spec.timeouts = own.map(|own| policy_timeouts(keys, own));
+                named.insert(name.clone(), spec);
             }
         }
         let policy = self.default_policy(keys, &named);

@@ -53,6 +53,8 @@ impl Resolving {
             models: has(RequestHeader::Models),
             qos: has(RequestHeader::Qos),
             engine: has(RequestHeader::Engine),
+            timeout: has(RequestHeader::TimeoutMs),
+            priority: has(RequestHeader::Priority),
         }
     }
 }

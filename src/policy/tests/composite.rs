@@ -155,7 +155,10 @@ fn a_federation_says_what_is_wrong() {
         .observe(Duration::from_millis(80), NOW);
     assert_eq!(ask(with("max_latency_ms=900", None)), Ok(0));
     for _ in 0..5 {
-        list[1].engine.health.observe(Outcome::Failure, NOW);
+        list[1]
+            .engine
+            .health
+            .learn(Standing::Trusted, Outcome::Failure, NOW);
     }
     assert_eq!(
         ask(with("privacy=restricted", None)),
@@ -163,7 +166,9 @@ fn a_federation_says_what_is_wrong() {
     );
     for one in list {
         for _ in 0..5 {
-            one.engine.health.observe(Outcome::Failure, NOW);
+            one.engine
+                .health
+                .learn(Standing::Trusted, Outcome::Failure, NOW);
         }
     }
     assert_eq!(ask(with("", None)), Err(Refusal::AllUnhealthy));

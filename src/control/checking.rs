@@ -1,0 +1,194 @@
+//! Asking engines how they are: those that are set aside, so that they come
+//! back without a client's request finding out; those that sleep, whether they
+//! still do; and all of them now and then, if that is wanted.
+
+use std::collections::{HashMap, HashSet};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
+
+use tokio::task::JoinSet;
+
+use super::Control;
+use crate::config::Checks;
+use crate::fleet::breaker::Standing;
+use crate::fleet::engine::Outcome;
+use crate::fleet::{Candidate, Engine};
+use crate::probe::{Probe, is_sleeping};
+
+/// How often it is looked who is due.
+const LOOK: Duration = Duration::from_millis(250);
+/// Engines that are asked at the same time.
+const AT_ONCE: usize = 64;
+/// The longest wait for an engine that is set aside: it is not worth more.
+const RECOVERY: Duration = Duration::from_secs(5);
+/// Between two questions for an engine that sleeps, or whose check failed.
+const AGAIN: Duration = Duration::from_secs(2);
+
+/// Why an engine is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Why {
+    /// It is set aside: the one probe.
+    Recovery(Standing),
+    /// It told that it sleeps.
+    Asleep,
+    /// Because it is time.
+    Routine,
+}
+
+/// What came of it.
+struct Checked {
+    engine: Arc<Engine>,
+    why: Why,
+    /// `None`: that was not asked.
+    outcome: Option<Outcome>,
+    is_asleep: Option<bool>,
+}
+
+/// Who is asked when, and who cannot tell whether it sleeps; by engine key.
+#[derive(Debug, Default)]
+struct Plan {
+    due: HashMap<u64, Instant>,
+    busy: HashSet<u64>,
+    sleepless: HashSet<u64>,
+}
+
+impl Control {
+    /// Asks for ever.
+    pub(super) async fn check(&self) {
+        let mut plan = Plan::default();
+        let mut asking: JoinSet<Checked> = JoinSet::new();
+        let mut look = tokio::time::interval(LOOK);
+        look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                Some(checked) = asking.join_next() => match checked {
+                    Ok(checked) => self.take_in(&mut plan, &checked),
+                    Err(error) => tracing::error!(%error, "asking an engine how it is"),
+                },
+                _ = look.tick() => self.start_checks(&mut plan, &mut asking),
+            }
+        }
+    }
+
+    fn start_checks(&self, plan: &mut Plan, asking: &mut JoinSet<Checked>) {
+        let snapshot = self.published.load_full();
+        let checks = snapshot.settings.checks;
+        let engines = snapshot.all.candidates.list();
+        if plan.due.len() > engines.len() {
+            let keys: HashSet<u64> = engines.iter().map(|one| one.engine.key).collect();
+            plan.due.retain(|key, _| keys.contains(key));
+            plan.sleepless.retain(|key| keys.contains(key));
+        }
+        for candidate in engines {
+            let key = candidate.engine.key;
+            if asking.len() >= AT_ONCE || plan.busy.contains(&key) {
+                continue;
+            }
+            if let Some(why) = self.why(plan, candidate, checks) {
+                plan.busy.insert(key);
+                candidate.engine.probes.fetch_add(1, Relaxed);
+                let asks_sleep = checks.every.is_some() && !plan.sleepless.contains(&key);
+                asking.spawn_local(self.ask(candidate, why, checks, asks_sleep.into()));
+            }
+        }
+    }
+
+    /// Whether it is to be asked now, and why.
+    fn why(&self, plan: &mut Plan, candidate: &Candidate, checks: Checks) -> Option<Why> {
+        let (engine, now) = (&candidate.engine, Instant::now());
+        let clock = engine.clock(now);
+        if let Some(standing) = engine.health.check(clock) {
+            return Some(Why::Recovery(standing));
+        }
+        let is_asleep = engine.health.is_asleep();
+        let every = checks.every.filter(|_| !engine.health.is_distrusted());
+        if !is_asleep && every.is_none() {
+            return None;
+        }
+        let first = || now + every.unwrap_or(AGAIN).mul_f64(fastrand::f64());
+        let due = plan.due.entry(engine.key).or_insert_with(first);
+        if *due > now {
+            return None;
+        }
+        // With jitter: sidecars are many.
+        *due = now + every.unwrap_or(AGAIN).mul_f64(0.9 + 0.2 * fastrand::f64());
+        Some(if is_asleep { Why::Asleep } else { Why::Routine })
+    }
+
+    fn ask(
+        &self,
+        candidate: &Candidate,
+        why: Why,
+        checks: Checks,
+        sleep: Sleep,
+    ) -> impl Future<Output = Checked> + use<> {
+        let (pool, bearer) = (Rc::clone(&self.pool), self.engine_key.clone());
+        let (engine, probe) = (Arc::clone(&candidate.engine), Probe::of(candidate));
+        let within = match why {
+            Why::Routine => checks.within,
+            Why::Recovery(_) | Why::Asleep => checks.within.min(RECOVERY),
+        };
+        async move {
+            let bearer = bearer.as_deref();
+            let outcome = match why {
+                Why::Asleep => None,
+                _ => Some(probe.run(&pool, &engine, bearer, within).await),
+            };
+            let is_asleep = match (why, sleep) {
+                (Why::Asleep, _) | (Why::Routine, Sleep::Asked) => {
+                    is_sleeping(&pool, &engine, bearer, within).await
+                }
+                _ => None,
+            };
+            Checked {
+                engine,
+                why,
+                outcome,
+                is_asleep,
+            }
+        }
+    }
+
+    fn take_in(&self, plan: &mut Plan, checked: &Checked) {
+        let engine = &checked.engine;
+        plan.busy.remove(&engine.key);
+        let now = Instant::now();
+        let clock = engine.clock(now);
+        let standing = match checked.why {
+            Why::Recovery(standing) => standing,
+            _ => Standing::Trusted,
+        };
+        if let Some(outcome) = checked.outcome {
+            engine.health.learn(standing, outcome, clock);
+            if outcome.is_fault() && checked.why == Why::Routine {
+                // Soon again, until it is well or set aside.
+                plan.due.insert(engine.key, now + AGAIN);
+            }
+            let (url, state) = (engine.url.text(), engine.health.word(clock));
+            tracing::debug!(engine = url, ?outcome, state, "asked how it is");
+        }
+        match checked.is_asleep {
+            Some(true) => engine.health.falls_asleep(clock),
+            Some(false) => engine.health.wakes(clock),
+            None if checked.why == Why::Routine => {
+                plan.sleepless.insert(engine.key);
+            }
+            None => {}
+        }
+    }
+}
+
+/// Whether an engine is asked if it sleeps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Sleep {
+    Asked,
+    NotAsked,
+}
+
+impl From<bool> for Sleep {
+    fn from(asked: bool) -> Self {
+        if asked { Self::Asked } else { Self::NotAsked }
+    }
+}

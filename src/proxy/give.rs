@@ -1,0 +1,144 @@
+//! Making an engine's answer the client's.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{CONNECTION, HeaderValue};
+use http::{Method, Response};
+
+use super::admit::Permit;
+use super::attempt::{Answered, Flow};
+use super::body::{ObservedBody, Relay, RelayParts};
+use super::error::ProxyError;
+use super::headers::{self, Pinned};
+use super::meter::Meter;
+use super::tries::Answer;
+use super::{Exchange, ProxyResponse, own};
+use crate::downstream::Serving;
+use crate::fleet::engine::Outcome;
+use crate::policy::Policy;
+use crate::upstream::{AnswerHead, Link, Reading};
+
+/// What a request holds until its answer has ended.
+pub(super) struct Held {
+    pub(super) meter: Meter,
+    pub(super) permit: Permit,
+    pub(super) serving: Serving,
+    /// Longest silence of the engine.
+    pub(super) idle: Duration,
+}
+
+/// Who was chosen, for a client that asked.
+pub(super) struct Told {
+    /// `None`: nobody was asked, the request named its engine.
+    pub(super) policy: Option<Arc<Policy>>,
+    pub(super) decision: Option<u64>,
+    pub(super) engine: Option<String>,
+    /// How many engines it took.
+    pub(super) attempts: u32,
+}
+
+impl Exchange<'_> {
+    /// Says who was chosen, if the client asked.
+    pub(super) fn tell(&self, response: &mut ProxyResponse) {
+        let Some(told) = self.told.borrow_mut().take() else {
+            return;
+        };
+        let decision = told.decision.map(|id| id.to_string());
+        let attempts = told.attempts.to_string();
+        for (name, value) in [
+            ("x-pilotfish-engine", told.engine.as_deref()),
+            (
+                "x-pilotfish-policy",
+                told.policy.as_ref().map(|policy| &*policy.spec.name),
+            ),
+            ("x-pilotfish-decision", decision.as_deref()),
+            ("x-pilotfish-attempts", Some(&attempts)),
+        ] {
+            if let Some(value) = value.and_then(|value| HeaderValue::try_from(value).ok()) {
+                response.headers_mut().insert(name, value);
+            }
+        }
+    }
+
+    /// Makes an engine's answer the client's.
+    pub(super) fn give(&self, answer: Answer, mut held: Held) -> ProxyResponse {
+        let Answer { answered, slot } = answer;
+        let Answered {
+            mut head,
+            flow,
+            first,
+            first_by,
+            is_stream,
+        } = answered;
+        let status = head.status.as_u16();
+        held.meter.answered(status);
+        self.note_sleep(&slot, status);
+        headers::for_client(&mut head);
+        let body = match flow {
+            Flow::Body(body) => body,
+            Flow::Tunnel(link, reading) => {
+                let counted = (slot.ending(Outcome::Success), held.meter, held.permit);
+                return tunnel(head, (link, reading), held.serving, Box::new(counted));
+            }
+        };
+        let relay = Relay::new(RelayParts {
+            answer: body,
+            first,
+            first_by,
+            slot,
+            outcome: Outcome::of_status(status),
+            meter: held.meter,
+            permit: held.permit,
+            serving: held.serving,
+            idle: held.idle,
+            is_stream,
+            error_events: self.snapshot.settings.stream_error_events,
+        });
+        let mut response = Response::new(ObservedBody::Relay(Box::new(relay)));
+        *response.status_mut() = head.status;
+        *response.headers_mut() = head.headers;
+        response
+    }
+
+    /// Counts an error that belongs to no known model.
+    pub(super) fn counted(&self, error: ProxyError) -> ProxyError {
+        let sink = self.proxy.settings.records.clone();
+        let mut meter = Meter::begin(Arc::clone(&self.snapshot.all), self.began, sink);
+        meter.answered(error.status().as_u16());
+        error
+    }
+
+    /// An engine that was sent to sleep through us gets nothing until it wakes.
+    fn note_sleep(&self, slot: &crate::fleet::load::InFlight, status: u16) {
+        let is_told = matches!(self.pinned, Pinned::To(_)) && status == 200;
+        if !is_told || self.head.method != Method::POST {
+            return;
+        }
+        let health = &slot.engine().health;
+        let now = self.snapshot.clock(std::time::Instant::now());
+        match self.head.uri.path() {
+            "/sleep" => health.falls_asleep(now),
+            "/wake_up" => health.wakes(now),
+            _ => {}
+        }
+    }
+}
+
+fn tunnel(
+    head: AnswerHead,
+    (link, reading): (Link, Reading),
+    serving: Serving,
+    counted: Box<dyn std::any::Any>,
+) -> ProxyResponse {
+    let (engine, early) = link.into_tunnel(reading);
+    serving.tunnel(engine, early, counted);
+    let mut response = own(Bytes::new(), serving);
+    *response.status_mut() = head.status;
+    *response.headers_mut() = head.headers;
+    // The engine's `Upgrade` is still there.
+    let upgrade = HeaderValue::from_static("upgrade");
+    response.headers_mut().insert(CONNECTION, upgrade);
+    response
+}
