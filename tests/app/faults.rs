@@ -223,3 +223,112 @@ fn surplus_bytes_are_never_anyones_answer() {
     }
     assert_eq!(app.metric("pilotfish_upstream_reuses_total") as u64, 0);
 }
+
+/// What a client and the engine's account see of a fault.
+#[derive(Debug, Clone, Copy)]
+struct Row {
+    fault: &'static str,
+    body: &'static str,
+    status: u16,
+    /// Whether the answer is whole.
+    whole: bool,
+    outcome: &'static str,
+    /// The engine's state after five of them.
+    state: &'static str,
+}
+
+const WHOLE: &str = r#"{"model":"m","max_tokens":9}"#;
+const STREAM: &str = r#"{"model":"m","max_tokens":9,"stream":true}"#;
+
+const fn row(
+    (fault, body): (&'static str, &'static str),
+    (status, whole): (u16, bool),
+    (outcome, state): (&'static str, &'static str),
+) -> Row {
+    Row {
+        fault,
+        body,
+        status,
+        whole,
+        outcome,
+        state,
+    }
+}
+
+/// Faults before the head, and after it, for whole answers and for streams.
+const TABLE: [Row; 31] = {
+    let failed = ("failure", "ejected");
+    let late = ("timeout", "ejected");
+    let busy = ("overloaded", "pressed");
+    let fine = ("success", "healthy");
+    [
+        row(("refuse", WHOLE), (502, true), failed),
+        row(("refuse", STREAM), (502, true), failed),
+        row(("reset-before-head", WHOLE), (502, true), failed),
+        row(("reset-before-head", STREAM), (502, true), failed),
+        row(("garbage", WHOLE), (502, true), failed),
+        row(("garbage", STREAM), (502, true), failed),
+        row(("garbage-head", WHOLE), (502, true), failed),
+        row(("garbage-head", STREAM), (502, true), failed),
+        row(("continue-forever", WHOLE), (502, true), failed),
+        row(("hang", WHOLE), (504, true), late),
+        row(("hang", STREAM), (504, true), late),
+        row(("slow-head=20", WHOLE), (200, true), fine),
+        row(("slow-head=20", STREAM), (200, true), fine),
+        row(("early", WHOLE), (413, true), fine),
+        row(("restart", WHOLE), (502, true), failed),
+        row(("status=500", WHOLE), (500, true), failed),
+        row(("status=500", STREAM), (500, true), failed),
+        row(("status=501", WHOLE), (501, true), fine),
+        row(("status=503", WHOLE), (503, true), busy),
+        row(("busy=7", WHOLE), (429, true), busy),
+        row(("busy=1000000000", STREAM), (429, true), busy),
+        row(("reset-after=0", WHOLE), (502, true), failed),
+        row(("truncate-after=0", WHOLE), (502, true), failed),
+        row(("truncate-after=0", STREAM), (200, false), failed),
+        row(("truncate-after=3", WHOLE), (200, false), failed),
+        row(("truncate-after=3", STREAM), (200, false), failed),
+        row(("reset-after=3", STREAM), (200, false), failed),
+        row(("garbage-after=3", WHOLE), (200, false), failed),
+        row(("garbage-after=3", STREAM), (200, false), failed),
+        row(("stall-after=3", WHOLE), (200, false), late),
+        row(("stall-after=3", STREAM), (200, false), late),
+    ]
+};
+
+#[test]
+fn each_fault_has_its_status_its_verdict_and_leaves_nothing_in_flight() {
+    let check = |row: Row| {
+        let config = SimConfig {
+            fault: Some(row.fault.parse().unwrap()),
+            ..SimConfig::new("m", Speed::instant())
+        };
+        let engine = SimEngine::start(config).unwrap();
+        let app = TestApp::with(&[(&engine.url(), "m")], |config| {
+            config.settings.timeouts.engine_head = Duration::from_millis(300);
+            config.settings.timeouts.engine_idle = Duration::from_millis(300);
+            config.settings.retry.attempts = 0;
+        });
+        for _ in 0..5 {
+            let answer = app.chat(row.body);
+            assert_eq!(answer.status, row.status, "{row:?}: {}", answer.text());
+            assert_eq!(answer.whole, row.whole, "{row:?}: {}", answer.text());
+            if !row.whole && row.body == STREAM {
+                let text = answer.text();
+                assert!(!text.contains("[DONE]"), "{row:?}: {text}");
+                assert!(text.contains("engine_disconnected") || row.fault.starts_with("reset"));
+            }
+        }
+        app.settled();
+        assert_eq!(outcome(&app, &engine.url(), row.outcome), 5, "{row:?}");
+        let state = app.get("/engines").json()[0]["state"].clone();
+        assert_eq!(state, row.state, "{row:?}");
+    };
+    // Each waits for its own deadlines: side by side.
+    std::thread::scope(|scope| {
+        let rows: Vec<_> = TABLE.chunks(4).collect();
+        for rows in rows {
+            scope.spawn(move || rows.iter().for_each(|row| check(*row)));
+        }
+    });
+}

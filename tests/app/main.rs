@@ -5,15 +5,18 @@
     reason = "a test may fail where it stands, and its counts are small"
 )]
 
+mod admission;
 mod binary;
 mod compat;
 mod drain;
 mod faults;
 mod hostile;
 mod http2;
+mod killed;
 mod overload;
 mod policies;
 mod proxying;
 mod reload;
+mod resilience;
 mod streaming;
 mod support;
