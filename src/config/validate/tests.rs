@@ -100,6 +100,50 @@ const WRONG_KEYS: &[(&str, &str)] = &[
         "limits.max_replay_bytes: 4096 is more than max_peek_bytes (2048)",
     ),
     (
+        r#""limits":{"queue_size":5}"#,
+        "limits.queue_size: a queue needs a limit to wait for: give max_in_flight",
+    ),
+    (
+        r#""limits":{"max_in_flight":5,"queue_timeout":1}"#,
+        "limits.queue_timeout: there is no queue to wait in: give queue_size",
+    ),
+    (
+        r#""limits":{"max_in_flight":0}"#,
+        "limits.max_in_flight: 0: expected 1 or more",
+    ),
+    (
+        r#""limits":{"shed":{"kv_cache_usage":2}}"#,
+        "limits.shed.kv_cache_usage: 2: expected at most 1",
+    ),
+    (
+        r#""breaker":{"ratio":0}"#,
+        "breaker.ratio: 0: expected 0.01 or more",
+    ),
+    (
+        r#""breaker":{"ejection":"60s","max_ejection":"30s"}"#,
+        "breaker.max_ejection: 30s is shorter than ejection (60s)",
+    ),
+    (
+        r#""retry":{"on":["reset","always"]}"#,
+        "retry.on[1]: \"always\": expected \"reset\" or \"busy\"",
+    ),
+    (
+        r#""retry":{"attempts":8}"#,
+        "retry.attempts: 8: expected at most 7",
+    ),
+    (
+        r#""timeouts":{"total":-1}"#,
+        "timeouts.total: -1: expected 0 or more",
+    ),
+    (
+        r#""policies":{"p":{"type":"leastload","timeouts":{"first_token":0.001}}}"#,
+        "policies.p.timeouts.first_token: 1ms is too short",
+    ),
+    (
+        r#""static_backend_health_checks":true,"static_backend_health_check_interval":0"#,
+        "static_backend_health_check_interval: 0: expected 1 or more",
+    ),
+    (
         r#""policies":{"p":{"type":"sesion"}}"#,
         r#"policies.p.type: "sesion" is unknown; known: roundrobin, session, consistenthash"#,
     ),
