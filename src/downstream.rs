@@ -35,7 +35,7 @@ use crate::net;
 use idle::IdleQueue;
 use io::ClientIo;
 use resets::Unanswered;
-use watch::Watch;
+use watch::{Deadline, Watch};
 
 /// Bytes that hyper buffers for one connection, each way.
 const MAX_BUFFER: usize = 64 << 10;
@@ -179,7 +179,7 @@ where
         match conn.poll_without_shutdown(cx) {
             Poll::Ready(Err(_)) if state.ends_by_close() => Poll::Ready(End::Reset),
             Poll::Ready(_) => Poll::Ready(End::Done),
-            Poll::Pending if state.leaves(&stream) => Poll::Ready(End::Cut),
+            Poll::Pending if state.leaves(&stream) || state.is_overdue(cx) => Poll::Ready(End::Cut),
             Poll::Pending => Poll::Pending,
         }
     })
@@ -207,11 +207,14 @@ where
     state.speaks_http2();
     let io = TokioIo::new(ClientIo::new(Rc::clone(&stream), Rc::clone(&state)));
     let (serving, watch) = (Rc::clone(&state), Rc::clone(&shared.watch));
+    let executor = LocalExecutor::default();
+    let next = Rc::clone(&executor.next);
     let service = service_fn(move |request| {
-        let answering = handle(request, Handled::http2(&serving, &watch));
-        Unanswered::new(answering, &serving)
+        let handled = Handled::http2(&serving, &watch);
+        next.set(Some(handled.deadline()));
+        Unanswered::new(handle(request, handled), &serving)
     });
-    let conn = hyper::server::conn::http2::Builder::new(LocalExecutor)
+    let conn = hyper::server::conn::http2::Builder::new(executor)
         .max_concurrent_streams(MAX_STREAMS)
         .max_header_list_size(MAX_HEADER_LIST)
         .max_frame_size(MAX_FRAME)
@@ -263,15 +266,33 @@ async fn linger(stream: &TcpStream) {
     let _ = tokio::time::timeout(within, discarding).await;
 }
 
-/// Runs HTTP/2's stream tasks on the worker's own thread.
-#[derive(Debug, Clone, Copy)]
-struct LocalExecutor;
+/// Runs HTTP/2's stream tasks on the worker's own thread, each within its
+/// request's deadline: while a client has no window for a stream, hyper asks
+/// neither its handler nor its body.
+#[derive(Clone, Default)]
+struct LocalExecutor {
+    /// Of the request whose stream is run next: hyper runs it as soon as the
+    /// service has been called.
+    next: Rc<Cell<Option<Rc<Deadline>>>>,
+}
 
 impl<F: Future + 'static> hyper::rt::Executor<F> for LocalExecutor
 where
     F::Output: 'static,
 {
     fn execute(&self, future: F) {
-        tokio::task::spawn_local(future);
+        let Some(deadline) = self.next.take() else {
+            tokio::task::spawn_local(future);
+            return;
+        };
+        tokio::task::spawn_local(async move {
+            let mut future = Box::pin(future);
+            // Dropped with its time, it resets the stream.
+            poll_fn(|cx| match future.as_mut().poll(cx) {
+                Poll::Pending if deadline.expired(cx) => Poll::Ready(()),
+                other => other.map(drop),
+            })
+            .await;
+        });
     }
 }

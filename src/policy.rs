@@ -245,9 +245,12 @@ fn decide_noting(
     match kind {
         PolicyKind::Sequential(then) => decide_noting(then, question, rng, drawn),
         PolicyKind::Federation(of) => federation::pick(of, &view, rng),
-        _ => pick(kind, &view, rng)
-            .or_else(|| pick(kind, &view.lenient(), rng))
-            .ok_or_else(|| view.lenient().refusal()),
+        _ => match pick(kind, &view, rng) {
+            Some(at) => Ok(at),
+            // There will be a place; those that are set aside are no substitute.
+            None if view.refusal() == Refusal::Full => Err(Refusal::Full),
+            None => pick(kind, &view.lenient(), rng).ok_or_else(|| view.lenient().refusal()),
+        },
     }
 }
 

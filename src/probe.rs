@@ -100,13 +100,26 @@ impl Probe {
     }
 }
 
-/// Whether the engine tells that it sleeps; `None`: it does not tell.
+/// Whether an engine sleeps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sleep {
+    /// It says so.
+    Asleep,
+    /// It says that it does not.
+    Awake,
+    /// It answers, but does not know the question: it cannot sleep.
+    Sleepless,
+    /// It did not answer.
+    Unknown,
+}
+
+/// Whether the engine tells that it sleeps.
 pub async fn is_sleeping(
     pool: &Rc<Pool>,
     engine: &Arc<Engine>,
     bearer: Option<&str>,
     within: Duration,
-) -> Option<bool> {
+) -> Sleep {
     let get = Get {
         path: "/is_sleeping",
         json: None,
@@ -114,11 +127,17 @@ pub async fn is_sleeping(
         within,
         most: MOST,
     };
-    let (status, body) = ask(pool, engine, get).await.ok()?;
-    let told: serde_json::Value = serde_json::from_slice(&body).ok()?;
-    told.get("is_sleeping")?
-        .as_bool()
-        .filter(|_| status == StatusCode::OK)
+    let Ok((status, body)) = ask(pool, engine, get).await else {
+        return Sleep::Unknown;
+    };
+    let told = serde_json::from_slice::<serde_json::Value>(&body).ok();
+    let told = told.and_then(|told| told.get("is_sleeping")?.as_bool());
+    match told {
+        Some(true) if status == StatusCode::OK => Sleep::Asleep,
+        Some(false) if status == StatusCode::OK => Sleep::Awake,
+        _ if status.is_server_error() => Sleep::Unknown,
+        _ => Sleep::Sleepless,
+    }
 }
 
 #[cfg(test)]

@@ -42,18 +42,15 @@ use hyper::body::Incoming;
 
 use crate::config::Timeouts;
 use crate::decisions::DecisionLog;
-use crate::downstream::watch::Deadline;
 use crate::downstream::{Handled, Serving};
 use crate::drain::{DrainPhase, DrainWatch};
-use crate::fleet::attributes::Freshness;
 use crate::fleet::gate::Places;
 use crate::fleet::{Candidate, Model, Snapshot};
 use crate::metrics::ProcessMetrics;
 use crate::policy::memory::Fingerprint;
 use crate::policy::{Asked, Policy};
 use crate::upstream::{Pool, Upload};
-use admit::{Admitting, Permit};
-use attempt::Attempt;
+use attempt::{Attempt, Hurry};
 use body::ObservedBody;
 use choose::Choosing;
 use error::ProxyError;
@@ -70,8 +67,6 @@ use wishes::Wishes;
 
 /// Methods longer than this are no methods that anyone uses.
 const MAX_METHOD: usize = 32;
-/// The priority of a request that names none, of 0 to 9.
-const USUAL_PRIORITY: u8 = 5;
 
 /// What a worker needs to serve requests.
 #[derive(Debug)]
@@ -187,6 +182,8 @@ struct Admitted<'a> {
     policy: &'a Arc<Policy>,
     framing: RequestFraming,
     timeouts: &'a Timeouts,
+    first_token: Option<Duration>,
+    hurry: Hurry,
     is_explained: bool,
 }
 
@@ -200,8 +197,7 @@ impl Exchange<'_> {
         };
         let settings = &self.snapshot.settings;
         let timeouts = policy.spec.timeouts.as_ref().unwrap_or(&settings.timeouts);
-        let total = [wishes.timeout, timeouts.total];
-        let total = total.into_iter().flatten().min();
+        let total = wishes.timeout.into_iter().chain(timeouts.total).min();
         let deadline = serving.deadline();
         deadline.limit(total.map(|total| self.began + total));
         let mut peeked = match self.peek(body, &serving, policy).await {
@@ -215,6 +211,7 @@ impl Exchange<'_> {
         let model = Arc::clone(ready.model);
         let sink = self.proxy.settings.records.clone();
         let mut meter = Meter::begin(model, self.began, sink);
+        let is_stream = peeked.facts.stream;
         let (upload, framing, share) = upload::of(self.head, peeked, &settings.limits, &meter);
         let permit = match self.admit(&ready, &wishes, deadline).await {
             Ok(permit) => permit,
@@ -228,6 +225,12 @@ impl Exchange<'_> {
             policy,
             framing,
             timeouts,
+            first_token: timeouts.first_token.filter(|_| is_stream),
+            hurry: if total.is_some() && total == wishes.timeout {
+                Hurry::Client
+            } else {
+                Hurry::Ours
+            },
             is_explained: wishes.explain,
         };
         let sent = self.send(&admitted, upload, &serving, &mut meter).await;
@@ -249,32 +252,6 @@ impl Exchange<'_> {
         }
     }
 
-    /// Lets the request in, or has it wait.
-    async fn admit(
-        &self,
-        ready: &Ready<'_>,
-        wishes: &Wishes<'_>,
-        deadline: &Deadline,
-    ) -> Result<Permit, ProxyError> {
-        let settings = &self.proxy.settings;
-        let now = self.snapshot.clock(self.began);
-        self.proxy.retries.deposit(now);
-        if self.snapshot.settings.admission.is_off() {
-            return Ok(Permit::default());
-        }
-        let admitting = Admitting {
-            snapshot: self.snapshot,
-            model: ready.model,
-            places: &settings.places,
-            deadline,
-            metrics: &settings.metrics,
-            by: Freshness::new(now, settings.stale_after),
-            priority: wishes.priority.unwrap_or(USUAL_PRIORITY),
-        };
-        // Boxed: whoever is not limited does not keep its place.
-        Box::pin(admitting.admit()).await
-    }
-
     /// Sends it until an engine answers.
     async fn send(
         &self,
@@ -289,6 +266,8 @@ impl Exchange<'_> {
             policy,
             framing,
             timeouts,
+            first_token,
+            hurry,
             is_explained,
         } = *admitted;
         let outgoing = Outgoing {
@@ -304,6 +283,8 @@ impl Exchange<'_> {
                 outgoing: &outgoing,
                 deadline: serving.deadline(),
                 timeouts,
+                first_token,
+                hurry,
                 commit: self.snapshot.settings.retry.until,
                 metrics: &settings.metrics,
             },

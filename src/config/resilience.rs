@@ -137,7 +137,7 @@ impl Admission {
 }
 
 impl Shed {
-    /// Whether anything is.
+    /// Whether no request is.
     #[must_use]
     pub fn is_off(&self) -> bool {
         self.requests_waiting.is_none() && self.kv_cache_usage.is_none()

@@ -15,7 +15,7 @@ use crate::config::Checks;
 use crate::fleet::breaker::Standing;
 use crate::fleet::engine::Outcome;
 use crate::fleet::{Candidate, Engine};
-use crate::probe::{Probe, is_sleeping};
+use crate::probe::{Probe, Sleep, is_sleeping};
 
 /// How often it is looked who is due.
 const LOOK: Duration = Duration::from_millis(250);
@@ -35,6 +35,8 @@ enum Why {
     Asleep,
     /// Because it is time.
     Routine,
+    /// The same, of one that does not know of sleep.
+    RoutineOfSleepless,
 }
 
 /// What came of it.
@@ -43,7 +45,7 @@ struct Checked {
     why: Why,
     /// `None`: that was not asked.
     outcome: Option<Outcome>,
-    is_asleep: Option<bool>,
+    sleep: Sleep,
 }
 
 /// Who is asked when, and who cannot tell whether it sleeps; by engine key.
@@ -65,7 +67,11 @@ impl Control {
             tokio::select! {
                 Some(checked) = asking.join_next() => match checked {
                     Ok(checked) => self.take_in(&mut plan, &checked),
-                    Err(error) => tracing::error!(%error, "asking an engine how it is"),
+                    Err(error) => {
+                        tracing::error!(%error, "asking an engine how it is");
+                        // Which one is not known: better two questions than none.
+                        plan.busy.clear();
+                    }
                 },
                 _ = look.tick() => self.start_checks(&mut plan, &mut asking),
             }
@@ -90,7 +96,11 @@ impl Control {
                 plan.busy.insert(key);
                 candidate.engine.probes.fetch_add(1, Relaxed);
                 let asks_sleep = checks.every.is_some() && !plan.sleepless.contains(&key);
-                asking.spawn_local(self.ask(candidate, why, checks, asks_sleep.into()));
+                let why = match why {
+                    Why::Routine if !asks_sleep => Why::RoutineOfSleepless,
+                    why => why,
+                };
+                asking.spawn_local(self.ask(candidate, why, checks));
             }
         }
     }
@@ -107,13 +117,16 @@ impl Control {
         if !is_asleep && every.is_none() {
             return None;
         }
-        let first = || now + every.unwrap_or(AGAIN).mul_f64(fastrand::f64());
+        let every = every.filter(|_| !is_asleep).unwrap_or(AGAIN);
+        let first = || now + every.mul_f64(fastrand::f64());
         let due = plan.due.entry(engine.key).or_insert_with(first);
+        // It may have been planned when it was awake.
+        *due = (*due).min(now + every.mul_f64(1.1));
         if *due > now {
             return None;
         }
         // With jitter: sidecars are many.
-        *due = now + every.unwrap_or(AGAIN).mul_f64(0.9 + 0.2 * fastrand::f64());
+        *due = now + every.mul_f64(0.9 + 0.2 * fastrand::f64());
         Some(if is_asleep { Why::Asleep } else { Why::Routine })
     }
 
@@ -122,12 +135,11 @@ impl Control {
         candidate: &Candidate,
         why: Why,
         checks: Checks,
-        sleep: Sleep,
     ) -> impl Future<Output = Checked> + use<> {
         let (pool, bearer) = (Rc::clone(&self.pool), self.engine_key.clone());
         let (engine, probe) = (Arc::clone(&candidate.engine), Probe::of(candidate));
         let within = match why {
-            Why::Routine => checks.within,
+            Why::Routine | Why::RoutineOfSleepless => checks.within,
             Why::Recovery(_) | Why::Asleep => checks.within.min(RECOVERY),
         };
         async move {
@@ -136,17 +148,15 @@ impl Control {
                 Why::Asleep => None,
                 _ => Some(probe.run(&pool, &engine, bearer, within).await),
             };
-            let is_asleep = match (why, sleep) {
-                (Why::Asleep, _) | (Why::Routine, Sleep::Asked) => {
-                    is_sleeping(&pool, &engine, bearer, within).await
-                }
-                _ => None,
+            let sleep = match why {
+                Why::Asleep | Why::Routine => is_sleeping(&pool, &engine, bearer, within).await,
+                Why::Recovery(_) | Why::RoutineOfSleepless => Sleep::Unknown,
             };
             Checked {
                 engine,
                 why,
                 outcome,
-                is_asleep,
+                sleep,
             }
         }
     }
@@ -160,35 +170,27 @@ impl Control {
             Why::Recovery(standing) => standing,
             _ => Standing::Trusted,
         };
+        let is_recovery = matches!(checked.why, Why::Recovery(_));
         if let Some(outcome) = checked.outcome {
-            engine.health.learn(standing, outcome, clock);
-            if outcome.is_fault() && checked.why == Why::Routine {
+            // That it is well between requests makes up for none that failed.
+            if is_recovery || outcome != Outcome::Success {
+                engine.health.learn(standing, outcome, clock);
+            }
+            if outcome.is_fault() && !is_recovery {
                 // Soon again, until it is well or set aside.
                 plan.due.insert(engine.key, now + AGAIN);
             }
             let (url, state) = (engine.url.text(), engine.health.word(clock));
             tracing::debug!(engine = url, ?outcome, state, "asked how it is");
         }
-        match checked.is_asleep {
-            Some(true) => engine.health.falls_asleep(clock),
-            Some(false) => engine.health.wakes(clock),
-            None if checked.why == Why::Routine => {
+        match checked.sleep {
+            Sleep::Asleep => engine.health.falls_asleep(clock),
+            Sleep::Awake => engine.health.wakes(clock),
+            Sleep::Sleepless => {
                 plan.sleepless.insert(engine.key);
+                engine.health.wakes(clock);
             }
-            None => {}
+            Sleep::Unknown => {}
         }
-    }
-}
-
-/// Whether an engine is asked if it sleeps.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Sleep {
-    Asked,
-    NotAsked,
-}
-
-impl From<bool> for Sleep {
-    fn from(asked: bool) -> Self {
-        if asked { Self::Asked } else { Self::NotAsked }
     }
 }

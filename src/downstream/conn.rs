@@ -55,7 +55,8 @@ pub struct ConnState {
     stalled: Cell<bool>,
     /// Whether frames were given to hyper that it has not flushed.
     dirty: Cell<bool>,
-    flushed: RefCell<Option<Waker>>,
+    /// Who waits for that: several of HTTP/2's streams may.
+    flushed: RefCell<Vec<Waker>>,
     tunnel: RefCell<Option<Tunnel>>,
     http2: Cell<bool>,
     /// Whether the answer under way ends where the connection does: to a
@@ -103,6 +104,13 @@ impl ConnState {
         state
     }
 
+    /// Whether a request's deadline has passed without its handler or its
+    /// answer's body having noticed: the client takes nothing, so nobody asks
+    /// them.
+    pub(super) fn is_overdue(&self, cx: &Context<'_>) -> bool {
+        self.is_serving() && self.request_deadline.expired(cx)
+    }
+
     pub(super) fn is_serving(&self) -> bool {
         self.phase.get() == Phase::Request
     }
@@ -136,10 +144,8 @@ impl ConnState {
     }
 
     pub(super) fn flushed(&self) {
-        if self.dirty.replace(false)
-            && let Some(waker) = self.flushed.borrow_mut().take()
-        {
-            waker.wake();
+        if self.dirty.replace(false) {
+            self.flushed.take().into_iter().for_each(Waker::wake);
         }
     }
 
@@ -282,6 +288,11 @@ impl Handled {
         }
     }
 
+    /// The request's deadline.
+    pub(super) fn deadline(&self) -> Rc<Deadline> {
+        Rc::clone(&self.deadline)
+    }
+
     /// Marks a request of this version as being served until the guard is
     /// dropped.
     #[must_use]
@@ -323,7 +334,10 @@ impl Serving {
         if !self.0.conn.dirty.get() {
             return Poll::Ready(());
         }
-        *self.0.conn.flushed.borrow_mut() = Some(cx.waker().clone());
+        let mut flushed = self.0.conn.flushed.borrow_mut();
+        if !flushed.iter().any(|waker| waker.will_wake(cx.waker())) {
+            flushed.push(cx.waker().clone());
+        }
         Poll::Pending
     }
 

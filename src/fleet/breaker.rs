@@ -14,6 +14,8 @@ use crate::config::Breaker as Settings;
 
 /// Between two probes of our own of an engine on trial: traffic comes first.
 const CHECK_PAUSE: Duration = Duration::from_secs(1);
+/// A probe that has told nothing for so long holds up no other.
+const PROBE: Duration = Duration::from_secs(30);
 /// An ejection lasts up to this part longer, so that sidecars do not come back
 /// to an engine all at once.
 const JITTER: f64 = 0.1;
@@ -36,8 +38,8 @@ enum State {
 pub enum Standing {
     /// One of many.
     Trusted,
-    /// The one probe of an engine on trial.
-    Probe,
+    /// The one probe of an engine on trial, by its number.
+    Probe(u32),
     /// Sent though the engine is set aside, since there was no better one: its
     /// success changes nothing.
     Forced,
@@ -68,6 +70,8 @@ pub struct Breaker {
     until: Duration,
     /// When the last probe began or ended.
     probed_at: Duration,
+    /// Its number.
+    probe: u32,
     /// When it was last trusted anew.
     trusted_at: Duration,
 }
@@ -84,20 +88,27 @@ impl Breaker {
             times: 0,
             until: Duration::ZERO,
             probed_at: now,
+            probe: 0,
             trusted_at: now,
         }
     }
 
-    /// From when traffic may ask it; `None`: not before something happens.
+    /// From when traffic may ask it.
     #[must_use]
-    pub fn opens_at(&self) -> Option<Duration> {
+    pub fn opens_at(&self) -> Duration {
         match self.state {
-            State::Trusted | State::Trial { is_probed: false } => Some(Duration::ZERO),
+            State::Trusted | State::Trial { is_probed: false } => Duration::ZERO,
             // Our own probe is first, so that no client's request is the one
             // that finds out; if none comes, traffic does not wait for it.
-            State::Ejected => Some(self.until + CHECK_PAUSE),
-            State::Trial { is_probed: true } => None,
+            State::Ejected => self.until + CHECK_PAUSE,
+            State::Trial { is_probed: true } => self.probed_at + PROBE,
         }
+    }
+
+    /// Whether a probe is under way.
+    #[must_use]
+    pub fn is_probed(&self) -> bool {
+        self.state == State::Trial { is_probed: true }
     }
 
     /// Failures in a row.
@@ -128,9 +139,8 @@ impl Breaker {
     pub fn take(&mut self, now: Duration) -> Standing {
         match self.state {
             State::Trusted => Standing::Trusted,
-            State::Ejected if self.opens_at().is_some_and(|at| at <= now) => self.probe(now),
-            State::Trial { is_probed: false } => self.probe(now),
-            State::Ejected | State::Trial { is_probed: true } => Standing::Forced,
+            _ if self.opens_at() <= now => self.probe(now),
+            State::Ejected | State::Trial { .. } => Standing::Forced,
         }
     }
 
@@ -139,7 +149,8 @@ impl Breaker {
     #[must_use]
     pub fn is_check_due(&self, now: Duration, settings: &Settings) -> bool {
         match self.state {
-            State::Trusted | State::Trial { is_probed: true } => false,
+            State::Trusted => false,
+            State::Trial { is_probed: true } => now >= self.opens_at(),
             State::Trial { is_probed: false } => now >= self.probed_at + CHECK_PAUSE,
             State::Ejected => {
                 // To connect in vain harms nobody: no need to wait for long.
@@ -149,29 +160,38 @@ impl Breaker {
         }
     }
 
-    /// Begins a probe, of which there is never more than one.
+    /// Begins a probe, which from now on is the one that counts.
     pub fn probe(&mut self, now: Duration) -> Standing {
         self.state = State::Trial { is_probed: true };
         self.probed_at = now;
-        Standing::Probe
+        self.probe = self.probe.wrapping_add(1);
+        Standing::Probe(self.probe)
+    }
+
+    /// Whether that is the probe under way.
+    fn is_current(&self, standing: Standing) -> bool {
+        standing == Standing::Probe(self.probe) && self.is_probed()
     }
 
     /// A request went well.
     pub fn succeeded(&mut self, standing: Standing, now: Duration, settings: &Settings) {
         match (standing, self.state) {
-            (Standing::Probe, State::Trial { .. }) => {
-                self.probed_at = now;
+            // Late is as good.
+            (Standing::Probe(_), State::Trial { .. }) => {
                 self.is_down = false;
                 self.good += 1;
                 if self.good < settings.probes {
-                    self.state = State::Trial { is_probed: false };
+                    if self.is_current(standing) {
+                        self.probed_at = now;
+                        self.state = State::Trial { is_probed: false };
+                    }
                 } else {
                     self.state = State::Trusted;
                     self.failures = 0;
                     self.trusted_at = now;
                 }
             }
-            (Standing::Trusted, State::Trusted) => self.failures = 0,
+            (Standing::Trusted | Standing::Probe(_), State::Trusted) => self.failures = 0,
             // What began before an ejection says nothing of the time after it.
             _ => {}
         }
@@ -179,7 +199,7 @@ impl Breaker {
 
     /// A probe ended without a word on the engine: another one may begin.
     pub fn released(&mut self, standing: Standing, now: Duration) {
-        if standing == Standing::Probe {
+        if self.is_current(standing) {
             self.probed_at = now;
             self.state = if now < self.until {
                 State::Ejected
@@ -187,6 +207,11 @@ impl Breaker {
                 State::Trial { is_probed: false }
             };
         }
+    }
+
+    /// It answered, though not well: somebody listens there.
+    pub fn heard(&mut self) {
+        self.is_down = false;
     }
 
     /// A request failed. `recent` counts it already; `seed` is any number that
@@ -201,16 +226,17 @@ impl Breaker {
     ) -> bool {
         let is_down = outcome == Outcome::Unreachable;
         match (standing, self.state) {
-            (Standing::Probe, _) if now < self.until => {
+            _ if self.is_current(standing) && now < self.until => {
                 // An early look in vain: the ejection goes on as it was.
                 (self.state, self.is_down, self.good) = (State::Ejected, is_down, 0);
                 self.probed_at = now;
                 false
             }
-            (Standing::Probe, _) => {
+            _ if self.is_current(standing) => {
                 self.eject(is_down, (now, seed), settings);
                 true
             }
+            (Standing::Forced, State::Trusted) => false,
             (_, State::Trusted) => {
                 self.failures = self.failures.saturating_add(1);
                 let share = f64::from(recent.failed) / f64::from(recent.all.max(1));
@@ -286,18 +312,19 @@ mod tests {
             assert!(!fail(&mut breaker, Standing::Trusted, at(10)));
         }
         assert!(fail(&mut breaker, Standing::Trusted, at(10)));
-        assert_eq!(breaker.opens_at(), Some(at(16)));
+        assert_eq!(breaker.opens_at(), at(16));
         assert_eq!(breaker.take(at(15)), Standing::Forced);
         assert!(!breaker.is_check_due(at(14), &settings));
         assert!(breaker.is_check_due(at(15), &settings));
         for good in 1..=3 {
             let now = at(16 + good);
-            assert_eq!(breaker.take(now), Standing::Probe);
-            assert_eq!(breaker.opens_at(), None);
+            let probe = breaker.take(now);
+            assert!(matches!(probe, Standing::Probe(_)));
+            assert_eq!(breaker.opens_at(), now + PROBE);
             assert_eq!(breaker.take(now), Standing::Forced, "one at a time");
             breaker.succeeded(Standing::Forced, now, &settings);
-            assert_eq!(breaker.opens_at(), None, "only the probe counts");
-            breaker.succeeded(Standing::Probe, now, &settings);
+            assert!(breaker.is_probed(), "only the probe counts");
+            breaker.succeeded(probe, now, &settings);
             assert_eq!(breaker.is_ejected(), good < 3);
         }
         assert_eq!(breaker.trusted_at(), at(19));
@@ -325,22 +352,22 @@ mod tests {
         }
         let mut now = at(6);
         for length in [10, 20, 40, 80, 160, 300, 300] {
-            assert_eq!(breaker.take(now), Standing::Probe, "{length}");
-            assert!(fail(&mut breaker, Standing::Probe, now));
-            let opens = breaker.opens_at().unwrap();
+            let probe = breaker.take(now);
+            assert!(fail(&mut breaker, probe, now), "{length}");
+            let opens = breaker.opens_at();
             assert_eq!(opens, now + at(length) + CHECK_PAUSE);
             now = opens;
         }
         for _ in 0..3 {
-            breaker.take(now);
-            breaker.succeeded(Standing::Probe, now, &settings);
+            let probe = breaker.take(now);
+            breaker.succeeded(probe, now, &settings);
         }
         // Ejected eight times; good for as long as six ejections: two are left.
         now += at(1800);
         for _ in 0..5 {
             fail(&mut breaker, Standing::Trusted, now);
         }
-        assert_eq!(breaker.opens_at(), Some(now + at(20) + CHECK_PAUSE));
+        assert_eq!(breaker.opens_at(), now + at(20) + CHECK_PAUSE);
     }
 
     #[test]
@@ -352,19 +379,46 @@ mod tests {
             breaker.failed(down, ALONE, (at(0), 0), &settings);
         }
         assert!(breaker.is_down());
-        breaker.probe(at(6));
-        let probe = (Standing::Probe, Outcome::Unreachable);
+        let probe = (breaker.probe(at(6)), Outcome::Unreachable);
         assert!(breaker.failed(probe, ALONE, (at(6), 0), &settings));
-        assert_eq!(breaker.opens_at(), Some(at(17)));
+        assert_eq!(breaker.opens_at(), at(17));
         assert!(breaker.is_check_due(at(11), &settings));
-        breaker.probe(at(11));
+        let probe = (breaker.probe(at(11)), Outcome::Unreachable);
         assert!(!breaker.failed(probe, ALONE, (at(12), 0), &settings));
-        assert_eq!(breaker.opens_at(), Some(at(17)), "as it was");
+        assert_eq!(breaker.opens_at(), at(17), "as it was");
         assert!(!breaker.is_check_due(at(16) - at(1), &settings));
-        breaker.probe(at(16));
-        breaker.succeeded(Standing::Probe, at(16), &settings);
+        let probe = breaker.probe(at(16));
+        breaker.succeeded(probe, at(16), &settings);
         assert!(!breaker.is_down() && breaker.is_ejected());
-        assert_eq!(breaker.opens_at(), Some(Duration::ZERO));
+        assert_eq!(breaker.opens_at(), Duration::ZERO);
+    }
+
+    #[test]
+    fn a_probe_that_tells_nothing_holds_up_no_other() {
+        let settings = Settings::default();
+        let mut breaker = Breaker::new(Duration::ZERO);
+        for _ in 0..5 {
+            fail(&mut breaker, Standing::Trusted, at(0));
+        }
+        let first = breaker.take(at(10));
+        assert_eq!(breaker.take(at(39)), Standing::Forced);
+        assert!(!breaker.is_check_due(at(39), &settings));
+        assert!(breaker.is_check_due(at(40), &settings));
+        let second = breaker.take(at(40));
+        assert_ne!(second, first);
+        assert!(!fail(&mut breaker, first, at(41)), "too late to count");
+        breaker.released(first, at(41));
+        assert!(breaker.is_probed());
+        breaker.succeeded(first, at(41), &settings);
+        assert!(
+            breaker.is_probed(),
+            "a good one counts, and the other goes on"
+        );
+        breaker.succeeded(second, at(42), &settings);
+        let third = breaker.take(at(43));
+        breaker.succeeded(third, at(43), &settings);
+        assert!(!breaker.is_ejected());
+        assert!(!fail(&mut breaker, second, at(44)), "one of five");
     }
 
     /// Something that happens to a breaker.
@@ -397,38 +451,36 @@ mod tests {
     }
 
     proptest! {
-        /// Never two probes at once; always probes again; open stays open as
-        /// time goes by.
+        /// Never two probes at once, but for one that tells nothing for long;
+        /// always probes again; closed for a bounded time.
         #[test]
         fn whatever_happens(events in prop::collection::vec((event(), 0..9000u64), 1..200)) {
             let settings = Settings::default();
             let mut breaker = Breaker::new(Duration::ZERO);
-            let (mut now, mut open): (Duration, Vec<Standing>) = (Duration::ZERO, Vec::new());
+            let mut now = Duration::ZERO;
+            let mut open: Vec<(Standing, Duration)> = Vec::new();
             for (event, wait) in events {
                 now += Duration::from_millis(wait);
                 match event {
-                    Event::Take => open.push(breaker.take(now)),
+                    Event::Take => open.push((breaker.take(now), now)),
                     Event::Check if breaker.is_check_due(now, &settings) => {
-                        open.push(breaker.probe(now));
+                        open.push((breaker.probe(now), now));
                     }
                     Event::Check => {}
                     Event::End(which, outcome) => {
                         if !open.is_empty() {
-                            let standing = open.swap_remove(which % open.len());
+                            let (standing, _) = open.swap_remove(which % open.len());
                             end(&mut breaker, standing, outcome, now);
                         }
                     }
                 }
-                let probes = open.iter().filter(|one| **one == Standing::Probe).count();
+                let is_probe = |one: &&(Standing, Duration)| {
+                    matches!(one.0, Standing::Probe(_)) && one.1 + PROBE > now
+                };
+                let probes = open.iter().filter(is_probe).count();
                 prop_assert!(probes <= 1);
-                // Not open for good only while a probe is under way.
-                prop_assert_eq!(breaker.opens_at().is_none(), probes == 1);
-                if let Some(at) = breaker.opens_at() {
-                    prop_assert!(at <= now + settings.max_ejection.mul_f64(1.1) + CHECK_PAUSE);
-                }
-            }
-            for standing in open {
-                end(&mut breaker, standing, Outcome::ClientGone, now);
+                let most = settings.max_ejection.mul_f64(1.1) + CHECK_PAUSE;
+                prop_assert!(breaker.opens_at() <= now + most.max(PROBE));
             }
             let later = now + settings.max_ejection * 2;
             for _ in 0..settings.probes {

@@ -109,7 +109,10 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Gate {
     /// A place, if one of `limit` is free and nobody waits for it.
     pub fn enter(self: &Arc<Self>, limit: u32) -> Option<Place> {
-        self.limit.store(limit, Relaxed);
+        // A change is rare, and those who wait are to know of it.
+        if self.limit.load(Relaxed) != limit && self.limit.swap(limit, SeqCst) < limit {
+            self.let_in(&mut lock(&self.queue));
+        }
         let is_free = self.waiting.load(SeqCst) == 0 && self.take(limit);
         is_free.then(|| Place(Arc::clone(self)))
     }
@@ -219,9 +222,9 @@ impl Drop for Waiting {
         let mut queue = lock(&self.gate.queue);
         let ticket = self.waiter.ticket;
         let level = &mut queue.levels[self.level];
-        let before = level.len();
-        level.retain(|waiter| waiter.ticket != ticket);
-        if level.len() < before {
+        // In the order of their tickets.
+        if let Ok(at) = level.binary_search_by_key(&ticket, |waiter| waiter.ticket) {
+            level.remove(at);
             self.gate.waiting.fetch_sub(1, SeqCst);
             return;
         }
@@ -279,7 +282,8 @@ mod tests {
         let gate = Arc::new(Gate::default());
         let place = gate.enter(1).unwrap();
         let mut waiting: Vec<Waiting> = (0..3).map(|_| gate.wait(1, 0)).collect();
-        let _more = gate.wait(4, 0);
+        let more = gate.enter(4);
+        assert!(more.is_none(), "those who wait come first");
         assert!(waiting.iter_mut().all(|one| poll(one).is_some()));
         drop(place);
     }

@@ -29,6 +29,8 @@ const DOWN: u32 = 4;
 const ASLEEP: u32 = 8;
 /// It is left alone as it said 429 or 503.
 const PRESSED: u32 = 16;
+/// A probe is under way.
+const PROBED: u32 = 32;
 
 /// What an engine's last requests say of it.
 #[derive(Debug)]
@@ -140,15 +142,19 @@ impl Health {
         let mut trouble = self.trouble();
         let made = change(&mut trouble);
         let breaker = &trouble.breaker;
-        let opens = breaker.opens_at().filter(|_| !trouble.is_asleep);
-        let closed_until = opens.map_or(u64::MAX, |at| millis(at.max(trouble.pressed_until)));
+        let closed_until = if trouble.is_asleep {
+            u64::MAX
+        } else {
+            millis(breaker.opens_at().max(trouble.pressed_until))
+        };
         let is_pressed = trouble.pressed_until > now;
         let mark = |is: bool, mark: u32| if is { mark } else { 0 };
         let marks = mark(breaker.failures() > 0 || trouble.pressed > 0, TROUBLED)
             | mark(breaker.is_ejected(), EJECTED)
             | mark(breaker.is_down(), DOWN)
             | mark(trouble.is_asleep, ASLEEP)
-            | mark(is_pressed, PRESSED);
+            | mark(is_pressed, PRESSED)
+            | mark(breaker.is_probed(), PROBED);
         let trusted_at = millis(breaker.trusted_at());
         self.since.fetch_max(trusted_at, Relaxed);
         self.closed_until.store(closed_until, Relaxed);
@@ -193,7 +199,7 @@ impl Health {
             }
             let settings = trouble.settings;
             trouble.breaker.succeeded(standing, now, &settings);
-            standing == Standing::Probe && !trouble.breaker.is_ejected()
+            matches!(standing, Standing::Probe(_)) && !trouble.breaker.is_ejected()
         });
         if is_back {
             self.rest.window.clear();
@@ -202,6 +208,9 @@ impl Health {
 
     /// A request failed: [`Outcome::Failure`], `Timeout` or `Unreachable`.
     pub fn failed(&self, standing: Standing, outcome: Outcome, now: Duration) {
+        if standing == Standing::Forced && !outcome.is_unreachable() {
+            return;
+        }
         let window = &self.rest.window;
         window.failed(millis(now));
         let recent = window.read(millis(now));
@@ -222,16 +231,17 @@ impl Health {
                 trouble.pressed = trouble.pressed.saturating_add(1);
             }
             let (first, most) = PRESSURE;
-            let doubled = first * (1 << (trouble.pressed - 1).min(5));
+            let doubled = first * (1 << trouble.pressed.saturating_sub(1).min(5));
             let pause = retry_after.map_or(doubled.min(most), |after| after.min(MOST_PRESSURE));
             trouble.pressed_until = trouble.pressed_until.max(now + pause);
+            trouble.breaker.heard();
             trouble.breaker.released(standing, now);
         });
     }
 
     /// A request ended without a word on the engine.
     pub fn released(&self, standing: Standing, now: Duration) {
-        if standing == Standing::Probe {
+        if matches!(standing, Standing::Probe(_)) {
             self.change(now, |trouble| trouble.breaker.released(standing, now));
         }
     }
@@ -264,6 +274,7 @@ impl Health {
         self.since.store(millis(now), Relaxed);
         self.change(now, |trouble| {
             (trouble.pressed, trouble.pressed_until) = (0, Duration::ZERO);
+            trouble.is_asleep = false;
         });
     }
 
@@ -308,7 +319,7 @@ impl Health {
     #[must_use]
     pub fn is_ejected_at(&self, now_ms: u64) -> bool {
         let marks = self.marks.load(Relaxed);
-        marks & EJECTED != 0 && marks & (DOWN | ASLEEP) == 0 && !self.is_up_at(now_ms)
+        marks & EJECTED != 0 && marks & (DOWN | ASLEEP | PRESSED) == 0 && !self.is_up_at(now_ms)
     }
 
     /// When it may be asked again, in milliseconds of the fleet's clock, if that
@@ -325,7 +336,7 @@ impl Health {
         match () {
             () if marks & ASLEEP != 0 => "asleep",
             () if marks & DOWN != 0 => "unreachable",
-            () if marks & EJECTED != 0 && self.opens_at_ms().is_none() => "being probed",
+            () if marks & PROBED != 0 => "being probed",
             () if marks & EJECTED != 0 => "ejected after failures",
             () => "under pressure",
         }
@@ -339,7 +350,7 @@ impl Health {
             () if marks & ASLEEP != 0 => "asleep",
             () if marks & EJECTED != 0 && self.is_up(now) => "trial",
             () if marks & DOWN != 0 => "down",
-            () if marks & EJECTED != 0 && self.opens_at_ms().is_none() => "trial",
+            () if marks & PROBED != 0 => "trial",
             () if marks & EJECTED != 0 => "ejected",
             () if !self.is_up(now) => "pressed",
             () => "healthy",
@@ -356,6 +367,13 @@ impl Health {
         } else {
             State::Healthy
         }
+    }
+
+    /// Whether what began then says something of it as it is now: it was trusted
+    /// anew, or restarted, since.
+    #[must_use]
+    pub fn is_news(&self, began: Duration) -> bool {
+        millis(began) >= self.since.load(Relaxed)
     }
 
     /// For how many milliseconds it has been there, or back.

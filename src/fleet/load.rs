@@ -124,7 +124,7 @@ impl InFlight {
         let at = self.engine.clock(now);
         match outcome {
             Outcome::Overloaded => self.engine.health.pressed(self.standing, retry_after, at),
-            Outcome::Failure => self.engine.health.failed(self.standing, outcome, at),
+            Outcome::Failure => self.engine.health.failed(self.told(), outcome, at),
             _ => return,
         }
         (self.outcome, self.is_judged) = (outcome, true);
@@ -141,14 +141,26 @@ impl InFlight {
             let took = now.saturating_duration_since(self.since);
             let at = self.engine.clock(now);
             self.engine.latency.observe(took, at);
-            if self.standing == Standing::Probe && !self.is_judged {
+            if matches!(self.standing, Standing::Probe(_)) && !self.is_judged {
                 // It lives: who waits for the end may wait for minutes.
-                self.engine.health.succeeded(Standing::Probe, at);
+                self.engine.health.succeeded(self.standing, at);
                 self.standing = Standing::Trusted;
             }
             done += u64::from(std::mem::take(&mut self.left.prompt));
         }
         self.engine.outstanding.fetch_sub(done, Relaxed);
+    }
+
+    /// What a failure of this request tells: nothing, if the engine was trusted
+    /// anew since it began.
+    fn told(&self) -> Standing {
+        let began = self.engine.clock(self.since);
+        let is_old = self.standing == Standing::Trusted && !self.engine.health.is_news(began);
+        if is_old {
+            Standing::Forced
+        } else {
+            self.standing
+        }
     }
 
     /// Ends the request with this outcome.
@@ -175,7 +187,12 @@ impl Drop for InFlight {
         let took = self.since.elapsed();
         let now = self.engine.clock(self.since + took);
         if !self.is_judged {
-            self.engine.health.learn(self.standing, self.outcome, now);
+            let standing = if self.outcome.is_fault() {
+                self.told()
+            } else {
+                self.standing
+            };
+            self.engine.health.learn(standing, self.outcome, now);
         }
         if self.outcome.is_fault() || self.outcome == Outcome::Overloaded {
             // A failure that came quickly must not look like a quick engine.
@@ -224,5 +241,25 @@ mod tests {
         assert_eq!(engine.ended(Outcome::ClientGone), 1);
         assert_eq!(engine.ended(Outcome::Success), 0);
         assert_eq!(candidate.served.ended(Outcome::Failure), 1);
+    }
+
+    #[test]
+    fn what_began_before_an_engine_was_trusted_anew_does_not_count() {
+        let mut fleet = fleet();
+        fleet.reconcile(vec![spec("http://a", &["m"])]);
+        let snapshot = fleet.published().load_full();
+        let candidate = &snapshot.model("m").unwrap().candidates.list()[0];
+        let engine = &candidate.engine;
+        let now = Instant::now();
+        let take = |at: Instant| InFlight::take(candidate, Expected::default(), at);
+        let old: Vec<InFlight> = (0..20).map(|_| take(now)).collect();
+        engine.restarted(engine.clock(now + Duration::from_secs(1)));
+        old.into_iter()
+            .for_each(|slot| slot.settle(Outcome::Timeout));
+        assert!(engine.health.is_up(engine.clock(now)));
+        let new: Vec<InFlight> = (0..5).map(|_| take(now + Duration::from_secs(2))).collect();
+        new.into_iter()
+            .for_each(|slot| slot.settle(Outcome::Timeout));
+        assert!(!engine.health.is_up(engine.clock(Instant::now())));
     }
 }

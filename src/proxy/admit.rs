@@ -11,15 +11,19 @@ use std::time::Instant;
 use crate::config::Admission;
 use crate::downstream::watch::Deadline;
 use crate::fleet::attributes::{Freshness, Live};
-use crate::fleet::gate::{Gate, Place, Places, Waiting};
+use crate::fleet::gate::{Counted, Gate, Place, Places};
 use crate::fleet::health::millis;
 use crate::fleet::{Candidate, Model, Snapshot};
 use crate::metrics::ProcessMetrics;
 
 use super::error::{Full, ProxyError};
+use super::wishes::Wishes;
+use super::{Exchange, Ready};
 
 /// The longest `Retry-After` of our own, in seconds.
 const LONGEST: u64 = 60;
+/// The priority of a request that names none, of 0 to 9.
+const USUAL_PRIORITY: u8 = 5;
 
 /// The places of a request that was let in, until it has ended.
 #[derive(Debug, Default)]
@@ -30,43 +34,79 @@ pub struct Permit {
 
 /// What it takes to let a request in.
 #[derive(Debug)]
-pub(super) struct Admitting<'a> {
-    pub(super) snapshot: &'a Snapshot,
-    pub(super) model: &'a Arc<Model>,
-    pub(super) places: &'a Places,
-    pub(super) deadline: &'a Deadline,
-    pub(super) metrics: &'a ProcessMetrics,
-    pub(super) by: Freshness,
-    pub(super) priority: u8,
+struct Admitting<'a> {
+    snapshot: &'a Snapshot,
+    model: &'a Arc<Model>,
+    places: &'a Places,
+    deadline: &'a Deadline,
+    metrics: &'a ProcessMetrics,
+    by: Freshness,
+    priority: u8,
+    /// Whether the request names its engine, which then answers for itself.
+    is_pinned: bool,
+}
+
+impl Exchange<'_> {
+    /// Lets the request in, or has it wait.
+    pub(super) async fn admit(
+        &self,
+        ready: &Ready<'_>,
+        wishes: &Wishes<'_>,
+        deadline: &Deadline,
+    ) -> Result<Permit, ProxyError> {
+        let settings = &self.proxy.settings;
+        let is_for_one = ready.pinned.is_some() && ready.model.name.is_empty();
+        if self.snapshot.settings.admission.is_off() || is_for_one {
+            return Ok(Permit::default());
+        }
+        // The body may have taken its time.
+        let now = self.snapshot.clock(Instant::now());
+        let admitting = Admitting {
+            snapshot: self.snapshot,
+            model: ready.model,
+            places: &settings.places,
+            deadline,
+            metrics: &settings.metrics,
+            by: Freshness::new(now, settings.stale_after),
+            priority: wishes.priority.unwrap_or(USUAL_PRIORITY),
+            is_pinned: ready.pinned.is_some(),
+        };
+        // Boxed: whoever is not limited does not keep its place.
+        Box::pin(admitting.admit()).await
+    }
 }
 
 impl Admitting<'_> {
     /// Lets the request in, now or when there is a place.
-    pub(super) async fn admit(&self) -> Result<Permit, ProxyError> {
-        let limits = &self.snapshot.settings.admission;
-        let engines = self.model.candidates.list();
-        let now_ms = millis(self.by.now);
-        let can_be_asked =
-            |one: &&Candidate| !one.spec.traits.draining && !one.engine.health.is_out_at(now_ms);
-        let Some(first) = engines.iter().find(can_be_asked) else {
-            return Err(unavailable(self.snapshot, self.model));
-        };
-        if self.is_saturated(limits, first) {
-            return Err(self.refuse(Full::Saturated));
+    async fn admit(&self) -> Result<Permit, ProxyError> {
+        let limits = self.limits();
+        if !self.is_pinned {
+            self.can_be_served(limits)?;
         }
-        let of_engines = limits.max_per_engine.map(|each| {
-            let count = engines.iter().filter(can_be_asked).count();
-            each.saturating_mul(u32::try_from(count).unwrap_or(u32::MAX))
-        });
-        let of_model = [limits.max_per_model, of_engines];
-        let of_model = of_model.into_iter().flatten().min();
-        Ok(Permit {
-            places: [
-                self.enter(&self.model.gate, of_model).await?,
-                self.enter(&self.places.process, limits.max_in_flight)
-                    .await?,
-            ],
-        })
+        let of_engines = limits
+            .max_per_engine
+            .map(|each| each.saturating_mul(self.askable()));
+        let of_model = limits.max_per_model.into_iter().chain(of_engines).min();
+        let mut queued = None;
+        let places = self.places(of_model, &mut queued).await;
+        if let Some(Queued { began, .. }) = queued {
+            self.deadline.clear();
+            let waited = began.elapsed().as_secs_f64();
+            self.metrics.queue_seconds.record(waited);
+        }
+        Ok(Permit { places: places? })
+    }
+
+    async fn places(
+        &self,
+        of_model: Option<u32>,
+        queued: &mut Option<Queued>,
+    ) -> Result<[Option<Place>; 2], ProxyError> {
+        let of_process = self.limits().max_in_flight;
+        Ok([
+            self.enter(&self.model.gate, of_model, queued).await?,
+            self.enter(&self.places.process, of_process, queued).await?,
+        ])
     }
 
     fn refuse(&self, full: Full) -> ProxyError {
@@ -74,30 +114,55 @@ impl Admitting<'_> {
         ProxyError::Full(full)
     }
 
-    /// Whether each engine that can be asked tells that it has too much to do.
-    fn is_saturated(&self, limits: &Admission, first: &Candidate) -> bool {
-        let is_too_much = |one: &Candidate| {
-            let known = |what| one.engine.attributes.fresh(what, self.by);
-            let reaches = |what, most: Option<f64>| {
-                most.is_some_and(|most| known(what).is_some_and(|value| value >= most))
-            };
-            reaches(Live::RequestsWaiting, limits.shed.requests_waiting)
-                || reaches(Live::KvCacheUsage, limits.shed.kv_cache_usage)
-        };
-        let mut engines = self.model.candidates.list().iter();
+    /// Whether any engine can be asked, and has not too much to do.
+    fn can_be_served(&self, limits: &Admission) -> Result<(), ProxyError> {
         let now_ms = millis(self.by.now);
-        !limits.shed.is_off()
-            && is_too_much(first)
-            && engines.all(|one| {
-                let is_out = one.spec.traits.draining || one.engine.health.is_out_at(now_ms);
-                is_out || is_too_much(one)
-            })
+        let is_in =
+            |one: &&Candidate| !one.spec.traits.draining && !one.engine.health.is_out_at(now_ms);
+        let mut engines = self.model.candidates.list().iter().filter(is_in);
+        let Some(first) = engines.next() else {
+            return Err(unavailable(self.snapshot, self.model));
+        };
+        let is_too_much = |one: &Candidate| self.is_too_much(limits, one);
+        if !limits.shed.is_off() && is_too_much(first) && engines.all(is_too_much) {
+            return Err(self.refuse(Full::Saturated));
+        }
+        Ok(())
     }
 
+    /// Whether the engine tells that it has too much to do.
+    fn is_too_much(&self, limits: &Admission, one: &Candidate) -> bool {
+        let shed = limits.shed;
+        let reaches = |what, most: Option<f64>| {
+            let known = most.and_then(|_| one.engine.attributes.fresh(what, self.by));
+            most.zip(known).is_some_and(|(most, known)| known >= most)
+        };
+        reaches(Live::RequestsWaiting, shed.requests_waiting)
+            || reaches(Live::KvCacheUsage, shed.kv_cache_usage)
+    }
+
+    /// How many engines a policy would choose from; one at least, since whether
+    /// there is none is for the policy to tell.
+    fn askable(&self) -> u32 {
+        let set = &self.model.candidates;
+        let now_ms = millis(self.by.now);
+        let max_ejected = self.snapshot.settings.breaker.max_ejected;
+        let is_panicking = set.is_panicking(self.by.now, max_ejected);
+        let engines = set.list().iter().zip(&set.layout.weights);
+        let open = engines.filter(|(one, weight)| {
+            let health = &one.engine.health;
+            let is_asked = is_panicking && health.is_ejected_at(now_ms);
+            **weight > 0.0 && (health.is_up_at(now_ms) || is_asked)
+        });
+        u32::try_from(open.count()).unwrap_or(u32::MAX).max(1)
+    }
+
+    /// A place in that gate, if it is limited.
     async fn enter(
         &self,
         gate: &Arc<Gate>,
         limit: Option<u32>,
+        queued: &mut Option<Queued>,
     ) -> Result<Option<Place>, ProxyError> {
         let Some(limit) = limit else {
             return Ok(None);
@@ -105,19 +170,17 @@ impl Admitting<'_> {
         if let Some(place) = gate.enter(limit) {
             return Ok(Some(place));
         }
-        let Some(_waits) = self.places.count(self.limits().queue_size) else {
-            return Err(self.refuse(Full::Queue));
-        };
-        let began = Instant::now();
-        let place = self.wait(gate.wait(limit, self.priority)).await;
-        self.metrics
-            .queue_seconds
-            .record(began.elapsed().as_secs_f64());
-        place.map(Some)
-    }
-
-    async fn wait(&self, mut waiting: Waiting) -> Result<Place, ProxyError> {
-        self.deadline.set(self.limits().queue_timeout);
+        if queued.is_none() {
+            let Some(counted) = self.places.count(self.limits().queue_size) else {
+                return Err(self.refuse(Full::Queue));
+            };
+            self.deadline.set(self.limits().queue_timeout);
+            *queued = Some(Queued {
+                began: Instant::now(),
+                _counted: counted,
+            });
+        }
+        let mut waiting = gate.wait(limit, self.priority);
         let place = std::future::poll_fn(|cx| match waiting.poll(cx) {
             Poll::Pending if self.deadline.expired(cx) => Poll::Ready(None),
             other => other.map(Some),
@@ -129,13 +192,18 @@ impl Admitting<'_> {
                 self.refuse(Full::Late)
             }
         });
-        self.deadline.clear();
-        place
+        place.map(Some)
     }
 
     fn limits(&self) -> &Admission {
         &self.snapshot.settings.admission
     }
+}
+
+/// A request that waits, in one gate or in both.
+struct Queued {
+    began: Instant,
+    _counted: Counted,
 }
 
 /// What is said when no engine of the model can be asked: come again when the

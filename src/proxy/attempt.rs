@@ -19,6 +19,10 @@ use crate::upstream::{AnswerBody, AnswerHead, Fault, Link, Pool, Reading, Upload
 
 use super::headers::{self, Outgoing};
 
+/// An idle connection that the engine had closed tells so at once; what breaks
+/// later was closed in the midst of our request.
+const STALE_WITHIN: Duration = Duration::from_secs(1);
+
 /// What an attempt needs.
 #[derive(Debug, Clone, Copy)]
 pub struct Attempt<'a> {
@@ -30,10 +34,23 @@ pub struct Attempt<'a> {
     pub deadline: &'a Deadline,
     /// How long each phase may last.
     pub timeouts: &'a Timeouts,
+    /// When the first piece of the answer is due, after the request's end.
+    pub first_token: Option<Duration>,
     /// Until when another engine may answer instead.
     pub commit: Commit,
+    /// Who set the time of the whole.
+    pub hurry: Hurry,
     /// Process-wide handles.
     pub metrics: &'a ProcessMetrics,
+}
+
+/// Who set the time of the whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hurry {
+    /// The request itself: its time says nothing of an engine.
+    Client,
+    /// The configuration: an engine that has told nothing by then is late.
+    Ours,
 }
 
 /// An answer whose head has been read.
@@ -74,7 +91,10 @@ impl Attempt<'_> {
         upload: &mut Option<Upload>,
         picked_at: Instant,
     ) -> Result<Answered, Fault> {
-        let sending = upload.get_or_insert_with(Upload::bodiless);
+        let Some(sending) = upload else {
+            let gone = std::io::Error::other("the request cannot be sent again");
+            return Err(Fault::Broken(gone));
+        };
         let (head, link, reading, first_by) = self.head(engine, sending, picked_at).await?;
         if head.status.as_u16() == 101 {
             return Ok(Answered {
@@ -127,10 +147,10 @@ impl Attempt<'_> {
     }
 
     fn late(&self) -> Fault {
-        if self.deadline.is_over() {
-            Fault::Expired
-        } else {
-            Fault::Silent
+        match self.hurry {
+            _ if !self.deadline.is_over() => Fault::Silent,
+            Hurry::Client => Fault::Expired,
+            Hurry::Ours => Fault::Overdue,
         }
     }
 
@@ -142,14 +162,13 @@ impl Attempt<'_> {
         upload: &mut Upload,
         picked_at: Instant,
     ) -> Result<Exchanged, Fault> {
-        let idle = upload
-            .replayable()
-            .then(|| self.pool.take(engine))
-            .flatten();
+        let idle = upload.is_held().then(|| self.pool.take(engine)).flatten();
+        let mut had_some = false;
         if let Some(link) = idle {
             upload.begin(headers::for_engine(self.outgoing, &engine.url));
             match self.exchange(link, upload, picked_at).await {
-                Err(Fault::Stale) if upload.replayable() => {
+                Err(Fault::Stale) if picked_at.elapsed() < STALE_WITHIN => {
+                    had_some = upload.written() > 0;
                     engine.stale.fetch_add(1, Relaxed);
                     self.metrics.retries.stale.increment(1);
                 }
@@ -158,7 +177,11 @@ impl Attempt<'_> {
         }
         self.deadline.clear();
         let connecting = Instant::now();
-        let link = self.connect(engine).await?;
+        let link = match self.connect(engine).await {
+            // It may have had the request before it went.
+            Err(Fault::Unsent(error)) if had_some => return Err(Fault::Broken(error)),
+            other => other?,
+        };
         let started = picked_at + connecting.elapsed();
         upload.begin(headers::for_engine(self.outgoing, &engine.url));
         self.exchange(link, upload, started).await
@@ -203,16 +226,16 @@ impl Attempt<'_> {
     /// Moves the deadline when the upload moves: first the client must go on
     /// sending, then the engine must answer.
     fn watch(&self, upload: &Upload, progress: &mut Progress, started: Instant) {
-        let written = upload.written();
-        if progress.sent == Some(written) {
+        let now = (upload.written(), upload.ended());
+        if progress.sent == Some(now) {
             return;
         }
-        let is_first = progress.sent.replace(written).is_none();
+        let is_first = progress.sent.replace(now).is_none();
         if !upload.ended() {
             self.deadline.set(self.timeouts.client_body_idle);
             return;
         }
-        let (head, first) = (self.timeouts.engine_head, self.timeouts.first_token);
+        let (head, first) = (self.timeouts.engine_head, self.first_token);
         self.deadline
             .set(first.map_or(head, |first| first.min(head)));
         progress.first_by = first.map(|first| self.deadline.now() + first);
@@ -226,8 +249,8 @@ impl Attempt<'_> {
 /// How far an exchange has come.
 #[derive(Debug, Default)]
 struct Progress {
-    /// Bytes written when it was last looked at.
-    sent: Option<u64>,
+    /// Bytes written, and whether that is all, when it was last looked at.
+    sent: Option<(u64, bool)>,
     /// When the first piece of the answer is due.
     first_by: Option<Instant>,
 }

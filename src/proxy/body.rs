@@ -13,7 +13,7 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
 use super::admit::Permit;
-use super::error::CUT_EVENT;
+use super::error::{CUT_EVENT, LATE_EVENT};
 use super::meter::Meter;
 use crate::downstream::Serving;
 use crate::fleet::engine::Outcome;
@@ -219,9 +219,11 @@ impl Relay {
     ) -> Poll<Option<Result<Frame<Bytes>, Fault>>> {
         tracing::warn!(target: "pilotfish::proxy", %fault, "an engine's answer broke off");
         self.serving.deadline().clear();
+        let is_overdue = matches!(fault, Fault::Expired);
         self.held = Some(fault);
         if self.events.may_tell && self.events.at_boundary() && !self.events.done() {
-            return self.give(Bytes::from_static(CUT_EVENT.as_bytes()));
+            let event = if is_overdue { LATE_EVENT } else { CUT_EVENT };
+            return self.give(Bytes::from_static(event.as_bytes()));
         }
         self.poll(cx)
     }

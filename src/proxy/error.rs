@@ -303,6 +303,13 @@ pub const CUT_EVENT: &str = concat!(
     "\n\n"
 );
 
+/// The same, of a stream whose own time was up.
+pub const LATE_EVENT: &str = concat!(
+    r#"data: {"error":{"message":"The request's time was up.","type":"server_error","#,
+    r#""param":null,"code":"deadline_exceeded"}}"#,
+    "\n\n"
+);
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -416,9 +423,11 @@ mod tests {
 
     #[test]
     fn the_cut_event_is_one_event_of_json() {
-        let data = CUT_EVENT.strip_prefix("data: ").unwrap();
-        let json: serde_json::Value = serde_json::from_str(data).unwrap();
-        assert!(json["error"]["message"].is_string());
-        assert!(CUT_EVENT.ends_with("\n\n"));
+        for event in [CUT_EVENT, LATE_EVENT] {
+            let data = event.strip_prefix("data: ").unwrap();
+            let json: serde_json::Value = serde_json::from_str(data).unwrap();
+            assert!(json["error"]["message"].is_string());
+            assert!(event.ends_with("\n\n"));
+        }
     }
 }

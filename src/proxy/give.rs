@@ -64,7 +64,7 @@ impl Exchange<'_> {
 
     /// Makes an engine's answer the client's.
     pub(super) fn give(&self, answer: Answer, mut held: Held) -> ProxyResponse {
-        let Answer { answered, slot } = answer;
+        let Answer { answered, mut slot } = answer;
         let Answered {
             mut head,
             flow,
@@ -79,6 +79,8 @@ impl Exchange<'_> {
         let body = match flow {
             Flow::Body(body) => body,
             Flow::Tunnel(link, reading) => {
+                // It answered: as a probe it has told enough.
+                slot.delivered(0, std::time::Instant::now());
                 let counted = (slot.ending(Outcome::Success), held.meter, held.permit);
                 return tunnel(head, (link, reading), held.serving, Box::new(counted));
             }

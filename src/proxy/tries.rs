@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::config::Settings;
+use crate::fleet::engine::Outcome;
 use crate::fleet::load::InFlight;
 use crate::fleet::{Candidate, Engine};
 use crate::metrics::ProcessMetrics;
@@ -69,8 +70,10 @@ struct Tries {
     pauses: u32,
     /// A first answer that is given if nobody has a better one.
     held: Option<Box<Answer>>,
-    /// The last fault, and what it means.
+    /// The fault that counts, and what it means.
     last: Option<(Fault, Verdict)>,
+    /// Whether the last engine did not get it.
+    is_unsent: bool,
 }
 
 /// What follows an attempt: an answer, an error, or (`None`) one more attempt.
@@ -94,6 +97,7 @@ impl Sending<'_> {
             pauses: 0,
             held: None,
             last: None,
+            is_unsent: false,
         };
         loop {
             let next = match self.claim(&tries.tried) {
@@ -128,6 +132,13 @@ impl Sending<'_> {
     ) -> Next {
         let engine = &chosen.engine;
         meter.chosen(chosen, self.choosing.policy.spec.kind.name());
+        if tries.attempts == 0 {
+            let now = self.choosing.snapshot.clock(slot.since());
+            self.budget.deposit(now);
+        }
+        if std::mem::take(&mut tries.is_unsent) {
+            self.metrics().retries.unsent.increment(1);
+        }
         tries.tried.add(engine);
         tries.attempts += 1;
         if let Some(began) = self.logged_since {
@@ -149,13 +160,13 @@ impl Sending<'_> {
     fn answered(&self, mut answer: Answer, tries: &mut Tries) -> Next {
         let head = &answer.answered.head;
         let verdict = Verdict::of_status(head.status.as_u16());
+        let Repeat::If(cause) = verdict.repeat else {
+            return Ok(Some(answer));
+        };
         let retry_after = headers::retry_after(&head.headers, SystemTime::now());
         answer
             .slot
             .answered(verdict.outcome, retry_after, Instant::now());
-        let Repeat::If(cause) = verdict.repeat else {
-            return Ok(Some(answer));
-        };
         if let Some(first) = tries.held.take() {
             answer.slot.settle(verdict.outcome);
             return Ok(Some(*first));
@@ -182,10 +193,12 @@ impl Sending<'_> {
             Repeat::If(cause) => tries.held.is_none() && self.may_repeat(cause, tries),
         };
         if is_repeated {
-            if verdict.repeat == Repeat::Elsewhere {
-                self.metrics().retries.unsent.increment(1);
+            // What one engine had is more than what another did not.
+            let had = matches!(&tries.last, Some((_, last)) if last.repeat != Repeat::Elsewhere);
+            if !had || verdict.repeat != Repeat::Elsewhere {
+                tries.last = Some((fault, verdict));
             }
-            tries.last = Some((fault, verdict));
+            tries.is_unsent = verdict.repeat == Repeat::Elsewhere;
             return Ok(None);
         }
         match tries.held.take() {
@@ -243,6 +256,8 @@ impl Sending<'_> {
         let pause = ceiling.mul_f64(self.choosing.rng.borrow_mut().f64());
         tries.pauses += 1;
         tries.tried = Tried::default();
+        // Nothing is waited for but the pause.
+        self.attempt.deadline.clear();
         tokio::time::sleep(pause).await;
     }
 
@@ -252,9 +267,14 @@ impl Sending<'_> {
             return Ok(Some(*first));
         }
         let name = &self.choosing.model.name;
+        if refusal == Refusal::Full {
+            self.metrics().refused.increment(1);
+        }
         if let Some((fault, verdict)) = &tries.last
-            // One had it, or some are left that were not asked.
-            && (verdict.repeat != Repeat::Elsewhere || tries.tried.exhausted())
+            // One had it, or some are left that were not asked, or we are to blame.
+            && (verdict.repeat != Repeat::Elsewhere
+                || tries.tried.exhausted()
+                || verdict.outcome == Outcome::Unrelated)
         {
             return Err(told(fault));
         }

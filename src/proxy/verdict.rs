@@ -66,7 +66,10 @@ impl Verdict {
                 (Outcome::Failure, Repeat::If(Cause::Reset))
             }
             Fault::Silent => (Outcome::Timeout, Repeat::If(Cause::Timeout)),
-            Fault::Expired | Fault::NoSocket(_) => (Outcome::Unrelated, Repeat::Never),
+            Fault::Overdue => (Outcome::Timeout, Repeat::Never),
+            Fault::Expired => (Outcome::Unrelated, Repeat::Never),
+            // Nobody had it, and ports are a matter of the address.
+            Fault::NoSocket(_) => (Outcome::Unrelated, Repeat::Elsewhere),
             Fault::Client(_) => (Outcome::ClientGone, Repeat::Never),
         };
         Self { outcome, repeat }
@@ -85,14 +88,13 @@ impl Verdict {
     }
 }
 
-/// What the client is told when nobody else is asked. `None`: the engine could
-/// not be reached; what that means depends on the others.
+/// What the client is told when nobody else is asked.
 #[must_use]
 pub fn told(fault: &Fault) -> ProxyError {
     match fault {
         Fault::Client(fault) => ProxyError::BodyBroke(fault.0.to_string()),
         Fault::Silent => ProxyError::EngineLate,
-        Fault::Expired => ProxyError::Expired,
+        Fault::Expired | Fault::Overdue => ProxyError::Expired,
         Fault::NoSocket(error) => ProxyError::NoSocket(error.to_string()),
         Fault::Unsent(_) | Fault::Stale | Fault::Broken(_) | Fault::Protocol(_) => {
             ProxyError::EngineFailed(fault.to_string())
@@ -152,7 +154,7 @@ mod tests {
             assert_eq!(Verdict::of_fault(&other).outcome, expected);
         }
         // Out of descriptors: that is no engine's fault.
-        for errno in [23, 24, 99] {
+        for errno in [12, 23, 24, 99, 105] {
             let fault = Fault::connecting(Error::from_raw_os_error(errno));
             assert_eq!(Verdict::of_fault(&fault).outcome, Unrelated, "{errno}");
             assert_eq!(told(&fault).status(), 503);
@@ -165,6 +167,11 @@ mod tests {
 
     #[test]
     fn other_faults_and_statuses_have_theirs() {
+        let overdue = Verdict::of_fault(&Fault::Overdue);
+        assert_eq!(
+            (overdue.outcome, overdue.repeat),
+            (Outcome::Timeout, Repeat::Never)
+        );
         let protocol = Fault::Protocol(ProtocolFault::TooManyInterim);
         for (fault, outcome, repeat, status) in [
             (

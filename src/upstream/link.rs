@@ -42,16 +42,21 @@ pub enum Fault {
     /// The request's own time was up, which is nobody's fault.
     #[error("the request's time was up")]
     Expired,
+    /// The time that we give a request was up, and the engine had told nothing.
+    #[error("the engine sent nothing within the request's time")]
+    Overdue,
     /// We had no socket for it: no engine's fault.
     #[error("out of sockets: {0}")]
     NoSocket(io::Error),
 }
 
-/// Not enough descriptors, in the process or the system; no free port.
-const OUT_OF_SOCKETS: [i32; 3] = [
+/// Not enough descriptors, in the process or the system; no free port; no memory.
+const OUT_OF_SOCKETS: [i32; 5] = [
     rustix::io::Errno::NFILE.raw_os_error(),
     rustix::io::Errno::MFILE.raw_os_error(),
     rustix::io::Errno::ADDRNOTAVAIL.raw_os_error(),
+    rustix::io::Errno::NOBUFS.raw_os_error(),
+    rustix::io::Errno::NOMEM.raw_os_error(),
 ];
 
 impl Fault {

@@ -128,8 +128,14 @@ impl Upload {
     /// all of it is held.
     #[must_use]
     pub fn again(&self) -> Option<Self> {
-        let is_whole = self.rest.is_none() && self.keep;
-        is_whole.then(|| Self::new(self.held.clone(), true, None))
+        self.is_held()
+            .then(|| Self::new(self.held.clone(), true, None))
+    }
+
+    /// Whether all of it is held until it has been answered.
+    #[must_use]
+    pub fn is_held(&self) -> bool {
+        self.rest.is_none() && self.keep
     }
 
     /// Whether it can be sent again from the start.

@@ -187,3 +187,78 @@ fn methods_and_idle_connections_have_bounds_too() {
         app.metric("pilotfish_client_connections ") as u64 == 1
     });
 }
+
+#[test]
+fn streams_that_nobody_reads_end_with_their_time() {
+    let engine = RawEngine::answering(&format!(
+        "HTTP/1.1 200 OK\r\ncontent-length: 10000000\r\n\r\n{}",
+        "x".repeat(10_000_000)
+    ));
+    let app = TestApp::with(&[(&engine.url(), "m")], |config| {
+        config.settings.timeouts.total = Some(Duration::from_millis(400));
+    });
+    with_h2(&app, async |send| {
+        let mut answers = Vec::new();
+        for _ in 0..3 {
+            let mut send = send.clone().ready().await.unwrap();
+            let body = r#"{"model":"m"}"#;
+            let (answer, mut upload) = send.send_request(post(body), false).unwrap();
+            upload.send_data(body.into(), true).unwrap();
+            answers.push(answer.await.unwrap());
+        }
+        // Their windows are full; none of them is read.
+        while app.in_flight() > 0 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        for answer in answers {
+            let mut body = answer.into_body();
+            let ended = async {
+                while let Some(data) = body.data().await {
+                    data?;
+                }
+                Ok::<_, h2::Error>(())
+            };
+            assert!(ended.await.is_err(), "it is reset");
+        }
+    });
+    app.settled();
+}
+
+#[test]
+fn streams_that_are_cut_together_all_end() {
+    let engine = SimEngine::start(SimConfig::new(
+        "m",
+        Speed {
+            itl: Duration::from_millis(20),
+            ..Speed::instant()
+        },
+    ));
+    let engine = engine.unwrap();
+    let app = TestApp::new(&[engine.url()]);
+    with_h2(&app, async |send| {
+        let mut answers = Vec::new();
+        for _ in 0..20 {
+            let mut send = send.clone().ready().await.unwrap();
+            let body = r#"{"model":"m","stream":true,"max_tokens":5000}"#;
+            let (answer, mut upload) = send.send_request(post(body), false).unwrap();
+            upload.send_data(body.into(), true).unwrap();
+            answers.push(answer.await.unwrap());
+        }
+        drop(engine);
+        for answer in answers {
+            let mut body = answer.into_body();
+            let (mut text, mut is_reset) = (Vec::new(), false);
+            while let Some(data) = body.data().await {
+                let Ok(data) = data else {
+                    is_reset = true;
+                    break;
+                };
+                body.flow_control().release_capacity(data.len()).unwrap();
+                text.extend_from_slice(&data);
+            }
+            let text = String::from_utf8(text).unwrap();
+            assert!(is_reset && text.contains("engine_disconnected"), "{text}");
+        }
+    });
+    app.settled();
+}

@@ -233,7 +233,7 @@ fn a_request_may_say_how_long_it_may_take() {
     answer.assert_error(504, "deadline_exceeded");
     engine.set_fault(Some(Fault::StallAfter(2)));
     let answer = app.send(&with("x-pilotfish-timeout-ms: 150", STREAM));
-    assert!(!answer.whole && answer.text().contains("engine_disconnected"));
+    assert!(!answer.whole && answer.text().contains("deadline_exceeded"));
     app.settled();
     // Nobody's fault: a client in a hurry sets no engine aside.
     for _ in 0..5 {
@@ -261,8 +261,70 @@ fn the_total_caps_what_a_request_may_ask_for() {
     let app = TestApp::with(&[(&engine.url(), "m")], |config| {
         config.settings.timeouts.total = Some(Duration::from_millis(200));
     });
-    let answer = app.send(&with("x-pilotfish-timeout-ms: 3600000", BODY));
-    answer.assert_error(504, "deadline_exceeded");
+    for _ in 0..5 {
+        let answer = app.send(&with("x-pilotfish-timeout-ms: 3600000", BODY));
+        answer.assert_error(504, "deadline_exceeded");
+    }
+    // That time is ours: who has told nothing by then hangs.
+    assert_eq!(state(&app, 0), "ejected");
+}
+
+#[test]
+fn what_is_no_stream_has_no_first_token_to_wait_for() {
+    let engine = sim(Some(Fault::SlowHead(Duration::from_millis(500))));
+    let app = TestApp::with(&[(&engine.url(), "m")], |config| {
+        config.settings.timeouts.first_token = Some(Duration::from_millis(100));
+    });
+    assert_eq!(app.chat(BODY).status, 200);
+    app.chat(STREAM).assert_error(504, "engine_timeout");
+}
+
+#[test]
+fn what_a_dying_engine_had_is_not_taken_for_unsent() {
+    // It serves one request on a connection, and goes with the second.
+    let engine = RawEngine::start(|mut conn| {
+        while let Some(seen) = conn.request() {
+            if seen.head.starts_with("POST /v1/chat/completions ") {
+                if seen.body.starts_with(br#"{"model":"m","last":1"#) {
+                    std::thread::park_timeout(Duration::from_millis(1200));
+                    return;
+                }
+                conn.json("{}");
+            }
+        }
+    });
+    let other = sim(None);
+    let app = TestApp::with(&[(&engine.url(), "m"), (&other.url(), "m")], |config| {
+        config.settings.retry.attempts = 0;
+        config.settings.routing.allow.engine = true;
+    });
+    let pin = format!("x-pilotfish-engine: {}", engine.url());
+    assert_eq!(app.send(&with(&pin, BODY)).status, 200);
+    let last = r#"{"model":"m","last":1}"#;
+    let (first, second) = (app.chat(last), app.chat(last));
+    let mut statuses = [first.status, second.status];
+    statuses.sort_unstable();
+    assert_eq!(
+        statuses,
+        [200, 502],
+        "one went to the other engine, none to both"
+    );
+}
+
+#[test]
+fn a_client_that_takes_nothing_is_cut_with_its_time() {
+    let engine = RawEngine::answering(&format!(
+        "HTTP/1.1 200 OK\r\ncontent-length: 50000000\r\n\r\n{}",
+        "x".repeat(50_000_000)
+    ));
+    let app = TestApp::with(&[(&engine.url(), "m")], |config| {
+        config.settings.timeouts.total = Some(Duration::from_millis(300));
+    });
+    let mut client = app.connect();
+    client.write(post("/v1/chat/completions", BODY).as_bytes());
+    eventually("it is under way", || app.in_flight() == 1);
+    app.settled();
+    assert!(client.rest().len() < 50_000_000);
 }
 
 #[test]
@@ -402,6 +464,32 @@ fn a_sleeping_engine_gets_nothing_until_it_wakes() {
     is_asleep.store(0, SeqCst);
     eventually("it is awake", || state(&app, at) == "healthy");
     eventually("it serves", || app.chat(BODY).text().contains("sleeper"));
+}
+
+#[test]
+fn who_cannot_tell_whether_it_sleeps_does_not() {
+    let engine = RawEngine::start(|mut conn| {
+        while let Some(seen) = conn.request() {
+            if seen.head.starts_with("GET /is_sleeping ") {
+                conn.write("HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n");
+            } else {
+                conn.json("{}");
+            }
+        }
+    });
+    // Nothing that concerns one engine alone waits for a place.
+    let app = TestApp::with(&[(&engine.url(), "m")], |config| {
+        config.settings.admission.max_in_flight = Some(1);
+    });
+    let to = |what: &str| post(&format!("/{what}?id={}", engine.url()), "");
+    assert_eq!(app.send(&to("sleep")).status, 200);
+    app.chat(BODY).assert_error(503, "model_unavailable");
+    assert_eq!(app.send(&to("wake_up")).status, 200);
+    assert_eq!(app.chat(BODY).status, 200);
+    assert_eq!(app.send(&to("sleep")).status, 200);
+    eventually("it is asked, and cannot tell", || {
+        state(&app, 0) == "healthy"
+    });
 }
 
 #[test]

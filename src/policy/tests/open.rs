@@ -86,6 +86,10 @@ fn no_engine_gets_more_than_it_may() {
         assert_eq!(chosen(&snapshot), [1], "{policy}");
         list[1].engine.in_flight.store(7, Relaxed);
         assert_eq!(refusal(&snapshot), Err(Refusal::Full), "{policy}");
+        // One that is set aside is no place for those who may wait.
+        list[0].engine.in_flight.store(0, Relaxed);
+        fail(&snapshot, 0, Outcome::Failure);
+        assert_eq!(refusal(&snapshot), Err(Refusal::Full), "{policy}");
     }
 }
 
