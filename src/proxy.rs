@@ -28,7 +28,7 @@ mod usage;
 pub mod verdict;
 mod wishes;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -299,21 +299,22 @@ impl Exchange<'_> {
                 stale_after: settings.stale_after,
                 log: (is_explained || self.is_sampled()).then_some(&*settings.decisions),
                 request_id: self.id.to_str().unwrap_or_default(),
-                recorded: std::cell::Cell::new(None),
+                recorded: Cell::new(None),
             },
             settings: &self.snapshot.settings,
             budget: &self.proxy.retries,
             workers: settings.workers,
             logged_since: settings.log_requests.then_some(self.began),
+            attempts: Cell::new(0),
         };
-        let (sent, attempts) = sending.send(upload, meter).await;
+        let sent = sending.send(upload, meter).await;
         if is_explained {
             let engine = sent.as_ref().ok().map(|answer| answer.slot.engine());
             *self.told.borrow_mut() = Some(Told {
                 policy: ready.pinned.is_none().then(|| Arc::clone(policy)),
                 decision: sending.choosing.recorded.get(),
                 engine: engine.map(|engine| engine.url.text().to_owned()),
-                attempts,
+                attempts: sending.attempts.get(),
             });
         }
         sent

@@ -90,20 +90,20 @@ impl Attempt<'_> {
         engine: &Arc<Engine>,
         upload: &mut Option<Upload>,
         picked_at: Instant,
-    ) -> Result<Answered, Fault> {
+    ) -> Result<Box<Answered>, Fault> {
         let Some(sending) = upload else {
             let gone = std::io::Error::other("the request cannot be sent again");
             return Err(Fault::Broken(gone));
         };
         let (head, link, reading, first_by) = self.head(engine, sending, picked_at).await?;
         if head.status.as_u16() == 101 {
-            return Ok(Answered {
+            return Ok(Box::new(Answered {
                 head,
                 flow: Flow::Tunnel(link, reading),
                 first: None,
                 first_by: None,
                 is_stream: false,
-            });
+            }));
         }
         // Only what is still being written goes with the answer.
         let unsent = upload.take_if(|upload| !upload.ended());
@@ -120,13 +120,14 @@ impl Attempt<'_> {
         } else {
             None
         };
-        Ok(Answered {
+        // Boxed: it passes through several hands.
+        Ok(Box::new(Answered {
             head,
             flow: Flow::Body(body),
             first,
             first_by,
             is_stream,
-        })
+        }))
     }
 
     /// The first piece of the body, within its time.

@@ -71,7 +71,7 @@ impl Exchange<'_> {
             first,
             first_by,
             is_stream,
-        } = answered;
+        } = *answered;
         let status = head.status.as_u16();
         held.meter.answered(status);
         self.note_sleep(&slot, status);

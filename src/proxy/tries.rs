@@ -6,6 +6,7 @@
 //! new try decides anew, without the engines that were tried.
 
 use std::borrow::Cow;
+use std::cell::Cell;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -44,13 +45,15 @@ pub struct Sending<'a> {
     pub workers: usize,
     /// When the request began, if its choice is to be logged.
     pub logged_since: Option<Instant>,
+    /// Attempts made.
+    pub attempts: Cell<u32>,
 }
 
 /// An answer for the client.
 #[derive(Debug)]
 pub struct Answer {
     /// The answer.
-    pub answered: Answered,
+    pub answered: Box<Answered>,
     /// The engine's slot.
     pub slot: InFlight,
 }
@@ -62,14 +65,12 @@ struct Tries {
     upload: Option<Upload>,
     /// Engines that are not asked again.
     tried: Tried,
-    /// Attempts made.
-    attempts: u32,
-    /// Of these, repetitions of what an engine had.
+    /// Attempts that were repetitions of what an engine had.
     repeated: u32,
     /// Pauses made.
     pauses: u32,
     /// A first answer that is given if nobody has a better one.
-    held: Option<Box<Answer>>,
+    held: Option<Answer>,
     /// The fault that counts, and what it means.
     last: Option<(Fault, Verdict)>,
     /// Whether the last engine did not get it.
@@ -80,19 +81,14 @@ struct Tries {
 type Next = Result<Option<Answer>, ProxyError>;
 
 impl Sending<'_> {
-    /// Tries engines until one answers; tells how many attempts that took.
+    /// Tries engines until one answers.
     ///
     /// # Errors
     /// When none does, or the client's body is at fault.
-    pub async fn send(
-        &self,
-        upload: Upload,
-        meter: &mut Meter,
-    ) -> (Result<Answer, ProxyError>, u32) {
+    pub async fn send(&self, upload: Upload, meter: &mut Meter) -> Result<Answer, ProxyError> {
         let mut tries = Tries {
             upload: Some(upload),
             tried: Tried::default(),
-            attempts: 0,
             repeated: 0,
             pauses: 0,
             held: None,
@@ -109,8 +105,8 @@ impl Sending<'_> {
                 }
                 Err(refusal) => self.give_up(refusal, &mut tries),
             };
-            if let Some(end) = next.transpose() {
-                return (end, tries.attempts);
+            if let Some(answer) = next? {
+                return Ok(answer);
             }
         }
     }
@@ -132,7 +128,7 @@ impl Sending<'_> {
     ) -> Next {
         let engine = &chosen.engine;
         meter.chosen(chosen, self.choosing.policy.spec.kind.name());
-        if tries.attempts == 0 {
+        if self.attempts.get() == 0 {
             let now = self.choosing.snapshot.clock(slot.since());
             self.budget.deposit(now);
         }
@@ -140,7 +136,7 @@ impl Sending<'_> {
             self.metrics().retries.unsent.increment(1);
         }
         tries.tried.add(engine);
-        tries.attempts += 1;
+        self.attempts.set(self.attempts.get() + 1);
         if let Some(began) = self.logged_since {
             self.log_choice(engine, began);
         }
@@ -169,11 +165,11 @@ impl Sending<'_> {
             .answered(verdict.outcome, retry_after, Instant::now());
         if let Some(first) = tries.held.take() {
             answer.slot.settle(verdict.outcome);
-            return Ok(Some(*first));
+            return Ok(Some(first));
         }
         // Only if another one is ready now: a request in trouble never waits.
         if self.is_other_open(&tries.tried) && self.may_repeat(cause, tries) {
-            tries.held = Some(Box::new(answer));
+            tries.held = Some(answer);
             return Ok(None);
         }
         Ok(Some(answer))
@@ -202,7 +198,7 @@ impl Sending<'_> {
             return Ok(None);
         }
         match tries.held.take() {
-            Some(first) => Ok(Some(*first)),
+            Some(first) => Ok(Some(first)),
             None => Err(told(&fault)),
         }
     }
@@ -264,7 +260,7 @@ impl Sending<'_> {
     /// There is nobody left to ask.
     fn give_up(&self, refusal: Refusal, tries: &mut Tries) -> Next {
         if let Some(first) = tries.held.take() {
-            return Ok(Some(*first));
+            return Ok(Some(first));
         }
         let name = &self.choosing.model.name;
         if refusal == Refusal::Full {
