@@ -21,6 +21,7 @@ use crate::upstream::{Fault, Upload};
 use super::attempt::{Answered, Attempt};
 use super::choose::Choosing;
 use super::error::ProxyError;
+use super::facts::INFERENCE_PATHS;
 use super::headers;
 use super::meter::Meter;
 use super::retry::RetryBudget;
@@ -208,7 +209,8 @@ impl Sending<'_> {
     fn may_repeat(&self, cause: Cause, tries: &mut Tries) -> bool {
         let retry = &self.settings.retry;
         let is_held = tries.upload.as_ref().is_some_and(Upload::replayable);
-        if !is_held || tries.repeated >= retry.attempts || !cause.is_in(&retry.on) {
+        let is_fit = is_held && self.leaves_no_trace();
+        if !is_fit || tries.repeated >= retry.attempts || !cause.is_in(&retry.on) {
             return false;
         }
         let now = self.choosing.snapshot.clock(Instant::now());
@@ -226,6 +228,13 @@ impl Sending<'_> {
         };
         counter.increment(1);
         true
+    }
+
+    /// Whether an engine that had the request keeps nothing of it: it asks for an
+    /// inference, or only reads. What else it may be, engines know.
+    fn leaves_no_trace(&self) -> bool {
+        let head = self.attempt.outgoing.head;
+        head.method.is_safe() || INFERENCE_PATHS.contains(&head.uri.path())
     }
 
     fn is_other_open(&self, tried: &Tried) -> bool {

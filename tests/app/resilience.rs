@@ -118,6 +118,30 @@ fn a_body_that_is_not_held_is_not_sent_again() {
 }
 
 #[test]
+fn what_may_leave_a_trace_is_not_sent_again() {
+    let seen = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&seen);
+    let engine = RawEngine::start(move |mut conn| {
+        if let Some(request) = conn.request()
+            && request.head.starts_with("POST ")
+        {
+            count.fetch_add(1, SeqCst);
+        }
+    });
+    let app = TestApp::new(&[engine.url()]);
+    for (path, times) in [
+        ("/v1/files", 1),
+        ("/v1/load_lora_adapter", 1),
+        ("/v1/chat/completions", 2),
+    ] {
+        let answer = app.send(&post(path, BODY));
+        answer.assert_error(502, "engine_error");
+        assert_eq!(seen.swap(0, SeqCst), times, "{path}");
+    }
+    assert_eq!(retries(&app, "reset"), 1);
+}
+
+#[test]
 fn the_budget_bounds_what_is_sent_again() {
     let (bad, good) = (sim(Some(Fault::ResetBeforeHead)), sim(None));
     let app = TestApp::with(&[(&bad.url(), "m"), (&good.url(), "m")], |config| {
