@@ -18,7 +18,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use crate::app;
-use crate::config::{Config, DrainSettings, ListedEngine, Settings, Timeouts};
+use crate::config::{Breaker, Config, DrainSettings, ListedEngine, Settings, Timeouts};
 
 use client::{Crowd, Orders};
 use plan::plan;
@@ -175,6 +175,13 @@ fn config(ward: &Ward) -> anyhow::Result<Config> {
         workers: 2,
         settings: Settings {
             engines: listed.collect::<Result<_, _>>()?,
+            // An engine that relapses again and again would be left alone for
+            // longer than the run waits for it.
+            breaker: Breaker {
+                ejection: Duration::from_secs(1),
+                max_ejection: Duration::from_secs(4),
+                ..Breaker::default()
+            },
             timeouts: Timeouts {
                 connect: Duration::from_secs(1),
                 engine_head: Duration::from_secs(1),

@@ -10,18 +10,10 @@ use pilotfish::sim::speed::Speed;
 use pilotfish::sim::{SimConfig, SimEngine};
 
 use crate::support::engine::RawEngine;
-use crate::support::{Client, TestApp, eventually, post};
+use crate::support::{Client, TestApp, eventually, post, sim};
 
 const BODY: &str = r#"{"model":"m","max_tokens":2}"#;
 const STREAM: &str = r#"{"model":"m","max_tokens":9,"stream":true}"#;
-
-fn sim(fault: Option<Fault>) -> SimEngine {
-    let config = SimConfig {
-        fault,
-        ..SimConfig::new("m", Speed::instant())
-    };
-    SimEngine::start(config).unwrap()
-}
 
 fn limited(engines: &[(&str, &str)], change: impl FnOnce(&mut Admission)) -> TestApp {
     TestApp::with(engines, |config: &mut Config| {

@@ -11,18 +11,10 @@ use pilotfish::sim::speed::Speed;
 use pilotfish::sim::{SimConfig, SimEngine};
 
 use crate::support::engine::RawEngine;
-use crate::support::{TestApp, eventually, post};
+use crate::support::{TestApp, eventually, post, sim};
 
 const BODY: &str = r#"{"model":"m","max_tokens":2}"#;
 const STREAM: &str = r#"{"model":"m","max_tokens":5,"stream":true}"#;
-
-fn sim(fault: Option<Fault>) -> SimEngine {
-    let config = SimConfig {
-        fault,
-        ..SimConfig::new("m", Speed::instant())
-    };
-    SimEngine::start(config).unwrap()
-}
 
 fn on(port: u16) -> SimEngine {
     let mut config = SimConfig::new("m", Speed::instant());

@@ -12,6 +12,9 @@ use clap::Parser as _;
 use pilotfish::app::{self, App, DrainReport};
 use pilotfish::cli::Cli;
 use pilotfish::config::{Config, DrainSettings, ListedEngine, Settings};
+use pilotfish::sim::faults::Fault;
+use pilotfish::sim::speed::Speed;
+use pilotfish::sim::{SimConfig, SimEngine};
 
 /// No wait in a test is longer.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
@@ -137,6 +140,16 @@ impl Drop for TestApp {
             runtime.unwrap().block_on(app.drain());
         }
     }
+}
+
+/// A simulated engine for model `m` that takes no time, and meets each request
+/// with that fault.
+pub(crate) fn sim(fault: Option<Fault>) -> SimEngine {
+    let config = SimConfig {
+        fault,
+        ..SimConfig::new("m", Speed::instant())
+    };
+    SimEngine::start(config).unwrap()
 }
 
 /// A folder of its own, gone when dropped.
