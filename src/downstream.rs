@@ -179,8 +179,10 @@ where
         match conn.poll_without_shutdown(cx) {
             Poll::Ready(Err(_)) if state.ends_by_close() => Poll::Ready(End::Reset),
             Poll::Ready(_) => Poll::Ready(End::Done),
-            Poll::Pending if state.leaves(&stream) || state.is_overdue(cx) => Poll::Ready(End::Cut),
-            Poll::Pending => Poll::Pending,
+            Poll::Pending if state.leaves(&stream) => Poll::Ready(End::Cut),
+            Poll::Pending if !state.is_overdue(cx) => Poll::Pending,
+            Poll::Pending if state.ends_by_close() => Poll::Ready(End::Reset),
+            Poll::Pending => Poll::Ready(End::Cut),
         }
     })
     .await;
@@ -207,7 +209,10 @@ where
     state.speaks_http2();
     let io = TokioIo::new(ClientIo::new(Rc::clone(&stream), Rc::clone(&state)));
     let (serving, watch) = (Rc::clone(&state), Rc::clone(&shared.watch));
-    let executor = LocalExecutor::default();
+    let executor = LocalExecutor {
+        next: Rc::default(),
+        stall: state.stall(),
+    };
     let next = Rc::clone(&executor.next);
     let service = service_fn(move |request| {
         let handled = Handled::http2(&serving, &watch);
@@ -269,11 +274,13 @@ async fn linger(stream: &TcpStream) {
 /// Runs HTTP/2's stream tasks on the worker's own thread, each within its
 /// request's deadline: while a client has no window for a stream, hyper asks
 /// neither its handler nor its body.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 struct LocalExecutor {
     /// Of the request whose stream is run next: hyper runs it as soon as the
     /// service has been called.
     next: Rc<Cell<Option<Rc<Deadline>>>>,
+    /// How long it may take nothing.
+    stall: Duration,
 }
 
 impl<F: Future + 'static> hyper::rt::Executor<F> for LocalExecutor
@@ -285,11 +292,12 @@ where
             tokio::task::spawn_local(future);
             return;
         };
+        let stall = self.stall;
         tokio::task::spawn_local(async move {
             let mut future = Box::pin(future);
             // Dropped with its time, it resets the stream.
             poll_fn(|cx| match future.as_mut().poll(cx) {
-                Poll::Pending if deadline.expired(cx) => Poll::Ready(()),
+                Poll::Pending if deadline.is_overdue(stall, cx) => Poll::Ready(()),
                 other => other.map(drop),
             })
             .await;

@@ -39,6 +39,12 @@ impl Probe {
         })
     }
 
+    /// Whether it has the engine generate something.
+    #[must_use]
+    pub fn is_inference(&self) -> bool {
+        self.json.is_some()
+    }
+
     /// A small request for that kind of model.
     fn small(kind: &str, model: &str) -> Option<Self> {
         let hello = json!([{"role": "user", "content": "Hello"}]);

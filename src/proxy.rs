@@ -174,6 +174,7 @@ struct Ready<'a> {
     pinned: Option<&'a Candidate>,
     asked: Asked,
     prints: Vec<Fingerprint>,
+    is_inference: bool,
 }
 
 /// A request that was let in.
@@ -285,6 +286,7 @@ impl Exchange<'_> {
                 timeouts,
                 first_token,
                 hurry,
+                leaves_no_trace: self.head.method.is_safe() || ready.is_inference,
                 commit: self.snapshot.settings.retry.until,
                 metrics: &settings.metrics,
             },
@@ -348,6 +350,7 @@ impl Exchange<'_> {
             pinned,
             asked,
             prints,
+            is_inference: peeked.facts.is_inference,
         })
     }
 

@@ -44,6 +44,8 @@ pub struct Scraper {
     wanted: Wanted,
     /// Each engine's last page, by its key, for what counters did since.
     last: HashMap<u64, (Reading, Instant)>,
+    /// When the newest process of each began, in Unix seconds.
+    started: HashMap<u64, f64>,
 }
 
 type Fetched = (Arc<Engine>, Result<Vec<u8>, FetchError>);
@@ -59,6 +61,7 @@ impl Scraper {
     ) {
         let keys: HashSet<u64> = engines.iter().map(|engine| engine.key).collect();
         self.last.retain(|key, _| keys.contains(key));
+        self.started.retain(|key, _| keys.contains(key));
         let count = u32::try_from(engines.len().max(1)).unwrap_or(u32::MAX);
         let pace = interval.mul_f64(SPREAD) / count;
         let mut fetching: JoinSet<Fetched> = JoinSet::new();
@@ -111,7 +114,17 @@ impl Scraper {
         let before = self.last.get(&engine.key);
         let before = before.map(|(reading, at)| (reading, now.duration_since(*at)));
         let values = reading.values(before, unix);
-        if before.is_some_and(|(before, _)| reading.is_restart(before)) {
+        let is_restart = match (reading.started(), self.started.get(&engine.key)) {
+            // Some round to seconds; behind one URL there may be several.
+            (Some(now), Some(newest)) => now - newest > 1.0,
+            (Some(_), None) => false,
+            (None, _) => before.is_some_and(|(before, _)| reading.has_fallen(before)),
+        };
+        if let Some(started) = reading.started() {
+            let newest = self.started.entry(engine.key).or_insert(started);
+            *newest = newest.max(started);
+        }
+        if is_restart {
             let url = engine.url.text();
             tracing::info!(engine = url, "the engine has been restarted");
             engine.restarted(engine.clock(now));

@@ -109,10 +109,10 @@ impl Control {
     fn why(&self, plan: &mut Plan, candidate: &Candidate, checks: Checks) -> Option<Why> {
         let (engine, now) = (&candidate.engine, Instant::now());
         let clock = engine.clock(now);
-        if let Some(standing) = engine.health.check(clock) {
+        let is_asleep = engine.health.is_asleep();
+        if !is_asleep && let Some(standing) = engine.health.check(clock) {
             return Some(Why::Recovery(standing));
         }
-        let is_asleep = engine.health.is_asleep();
         let every = checks.every.filter(|_| !engine.health.is_distrusted());
         if !is_asleep && every.is_none() {
             return None;
@@ -140,6 +140,8 @@ impl Control {
         let (engine, probe) = (Arc::clone(&candidate.engine), Probe::of(candidate));
         let within = match why {
             Why::Routine | Why::RoutineOfSleepless => checks.within,
+            // A real request may take its time.
+            Why::Recovery(_) if probe.is_inference() => checks.within,
             Why::Recovery(_) | Why::Asleep => checks.within.min(RECOVERY),
         };
         async move {

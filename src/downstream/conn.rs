@@ -108,7 +108,13 @@ impl ConnState {
     /// answer's body having noticed: the client takes nothing, so nobody asks
     /// them.
     pub(super) fn is_overdue(&self, cx: &Context<'_>) -> bool {
-        self.is_serving() && self.request_deadline.expired(cx)
+        let stall = self.timeouts.client_write_stall;
+        self.is_serving() && self.request_deadline.is_overdue(stall, cx)
+    }
+
+    /// How long a client may take nothing though there is something.
+    pub(super) fn stall(&self) -> Duration {
+        self.timeouts.client_write_stall
     }
 
     pub(super) fn is_serving(&self) -> bool {
@@ -321,6 +327,12 @@ impl Serving {
     #[must_use]
     pub fn deadline(&self) -> &Deadline {
         &self.0.deadline
+    }
+
+    /// What is still given is the end: the client has only to take it.
+    pub fn gives_last(&self) {
+        self.0.deadline.limit(None);
+        self.0.deadline.set(self.0.conn.timeouts.client_write_stall);
     }
 
     /// A frame is given to hyper.

@@ -106,6 +106,18 @@ impl Deadline {
         self.total.set(total);
     }
 
+    /// Whether the time of the whole is up, or another deadline passed so long
+    /// ago; if not, the caller's task is woken when either has passed, and again
+    /// at each sweep from then on.
+    pub fn is_overdue(&self, by: Duration, cx: &Context<'_>) -> bool {
+        let now = self.watch.now();
+        if self.is_over() || self.at.get().is_some_and(|at| now >= at + by) {
+            return true;
+        }
+        self.wakes(cx);
+        false
+    }
+
     /// Whether the time of the whole is up.
     #[must_use]
     pub fn is_over(&self) -> bool {
@@ -117,6 +129,11 @@ impl Deadline {
         if self.passed() {
             return true;
         }
+        self.wakes(cx);
+        false
+    }
+
+    fn wakes(&self, cx: &Context<'_>) {
         let mut waker = self.waker.borrow_mut();
         if !waker
             .as_ref()
@@ -124,7 +141,6 @@ impl Deadline {
         {
             *waker = Some(cx.waker().clone());
         }
-        false
     }
 
     /// The coarse clock that it is measured by.

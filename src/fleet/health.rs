@@ -253,7 +253,8 @@ impl Health {
         }
         self.change(now, |trouble| {
             let is_due = trouble.breaker.is_check_due(now, &trouble.settings);
-            is_due.then(|| trouble.breaker.probe(now))
+            let is_pressed = trouble.pressed_until > now;
+            (is_due && !is_pressed).then(|| trouble.breaker.probe(now))
         })
     }
 
@@ -369,11 +370,11 @@ impl Health {
         }
     }
 
-    /// Whether what began then says something of it as it is now: it was trusted
-    /// anew, or restarted, since.
+    /// Whether what began then says something of it as it is now: it was not
+    /// trusted anew since.
     #[must_use]
     pub fn is_news(&self, began: Duration) -> bool {
-        millis(began) >= self.since.load(Relaxed)
+        began >= self.trouble().breaker.trusted_at()
     }
 
     /// For how many milliseconds it has been there, or back.

@@ -253,11 +253,20 @@ mod tests {
         let now = Instant::now();
         let take = |at: Instant| InFlight::take(candidate, Expected::default(), at);
         let old: Vec<InFlight> = (0..20).map(|_| take(now)).collect();
-        engine.restarted(engine.clock(now + Duration::from_secs(1)));
+        // Five fail, it is set aside, and comes back.
+        let at = |seconds| engine.clock(now + Duration::from_secs(seconds));
+        for _ in 0..5 {
+            (engine.health).learn(Standing::Trusted, Outcome::Failure, at(0));
+        }
+        for second in 6..9 {
+            let standing = engine.health.take(at(second));
+            engine.health.succeeded(standing, at(second));
+        }
         old.into_iter()
             .for_each(|slot| slot.settle(Outcome::Timeout));
-        assert!(engine.health.is_up(engine.clock(now)));
-        let new: Vec<InFlight> = (0..5).map(|_| take(now + Duration::from_secs(2))).collect();
+        assert!(engine.health.is_up(at(9)));
+        let later = now + Duration::from_secs(10);
+        let new: Vec<InFlight> = (0..5).map(|_| take(later)).collect();
         new.into_iter()
             .for_each(|slot| slot.settle(Outcome::Timeout));
         assert!(!engine.health.is_up(engine.clock(Instant::now())));

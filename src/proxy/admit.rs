@@ -5,6 +5,7 @@
 //! it is a 503, however many wait.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::task::Poll;
 use std::time::Instant;
 
@@ -85,7 +86,7 @@ impl Admitting<'_> {
         }
         let of_engines = limits
             .max_per_engine
-            .map(|each| each.saturating_mul(self.askable()));
+            .map(|each| self.places_of_engines(each));
         let of_model = limits.max_per_model.into_iter().chain(of_engines).min();
         let mut queued = None;
         let places = self.places(of_model, &mut queued).await;
@@ -141,20 +142,29 @@ impl Admitting<'_> {
             || reaches(Live::KvCacheUsage, shed.kv_cache_usage)
     }
 
-    /// How many engines a policy would choose from; one at least, since whether
-    /// there is none is for the policy to tell.
-    fn askable(&self) -> u32 {
+    /// Places that the model's engines have, so many each: those that a policy
+    /// would choose from. Of the others what they still have counts, or it would
+    /// use up the places of those that are open; an engine on trial takes one
+    /// more. One at least: whether there is any is for the policy to tell.
+    fn places_of_engines(&self, each: u32) -> u32 {
         let set = &self.model.candidates;
         let now_ms = millis(self.by.now);
         let max_ejected = self.snapshot.settings.breaker.max_ejected;
         let is_panicking = set.is_panicking(self.by.now, max_ejected);
         let engines = set.list().iter().zip(&set.layout.weights);
-        let open = engines.filter(|(one, weight)| {
+        let places = engines.map(|(one, weight)| {
             let health = &one.engine.health;
-            let is_asked = is_panicking && health.is_ejected_at(now_ms);
-            **weight > 0.0 && (health.is_up_at(now_ms) || is_asked)
+            let has = one.engine.in_flight.load(Relaxed);
+            let is_up = *weight > 0.0 && health.is_up_at(now_ms);
+            let is_asked = *weight > 0.0 && is_panicking && health.is_ejected_at(now_ms);
+            match (is_up, health.is_distrusted()) {
+                (true, false) => each,
+                (true, true) => each.min(has + 1),
+                _ if is_asked => each,
+                _ => has,
+            }
         });
-        u32::try_from(open.count()).unwrap_or(u32::MAX).max(1)
+        places.fold(0, u32::saturating_add).max(1)
     }
 
     /// A place in that gate, if it is limited.

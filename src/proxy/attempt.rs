@@ -40,6 +40,9 @@ pub struct Attempt<'a> {
     pub commit: Commit,
     /// Who set the time of the whole.
     pub hurry: Hurry,
+    /// Whether an engine that had the request keeps nothing of it: it asks for an
+    /// inference, or only reads. What else it may be, engines know.
+    pub leaves_no_trace: bool,
     /// Process-wide handles.
     pub metrics: &'a ProcessMetrics,
 }
@@ -113,7 +116,8 @@ impl Attempt<'_> {
         let is_stream = is_event_stream(&head);
         // A whole answer comes with its head, or soon after: there is nothing to
         // be seen in the head alone.
-        let is_held = self.commit == Commit::FirstPiece || !is_stream;
+        let is_whole = upload.is_some();
+        let is_held = is_whole && (self.commit == Commit::FirstPiece || !is_stream);
         let mut body = link.into_body(&head, reading, unsent, self.pool);
         let first = if is_held && head.status.is_success() && !body.ended() {
             self.first_piece(&mut body, first_by).await?
@@ -141,17 +145,26 @@ impl Attempt<'_> {
             None => self.deadline.set(self.timeouts.engine_idle),
         }
         let first = std::future::poll_fn(|cx| match body.poll_data(cx) {
-            Poll::Pending if self.deadline.expired(cx) => Poll::Ready(Some(Err(self.late()))),
+            Poll::Pending if self.deadline.expired(cx) => Poll::Ready(Some(Err(self.late(None)))),
             other => other,
         });
         first.await.transpose()
     }
 
-    fn late(&self) -> Fault {
-        match self.hurry {
-            _ if !self.deadline.is_over() => Fault::Silent,
-            Hurry::Client => Fault::Expired,
-            Hurry::Ours => Fault::Overdue,
+    /// Which deadline has passed. If it is the whole's, an engine is late only
+    /// if it had most of that time for itself.
+    fn late(&self, written_at: Option<Instant>) -> Fault {
+        if !self.deadline.is_over() {
+            return Fault::Silent;
+        }
+        let had = written_at.map(|at| self.deadline.now().saturating_duration_since(at));
+        let is_late = had
+            .zip(self.timeouts.total)
+            .is_some_and(|(had, total)| had >= total / 2);
+        if self.hurry == Hurry::Ours && is_late {
+            Fault::Overdue
+        } else {
+            Fault::Expired
         }
     }
 
@@ -163,7 +176,9 @@ impl Attempt<'_> {
         upload: &mut Upload,
         picked_at: Instant,
     ) -> Result<Exchanged, Fault> {
-        let idle = upload.is_held().then(|| self.pool.take(engine)).flatten();
+        // What may leave a trace goes out where no connection can be stale.
+        let may_reuse = upload.is_held() && self.leaves_no_trace;
+        let idle = may_reuse.then(|| self.pool.take(engine)).flatten();
         let mut had_some = false;
         if let Some(link) = idle {
             upload.begin(headers::for_engine(self.outgoing, &engine.url));
@@ -178,14 +193,17 @@ impl Attempt<'_> {
         }
         self.deadline.clear();
         let connecting = Instant::now();
-        let link = match self.connect(engine).await {
-            // It may have had the request before it went.
-            Err(Fault::Unsent(error)) if had_some => return Err(Fault::Broken(error)),
-            other => other?,
+        let afresh = async {
+            let link = self.connect(engine).await?;
+            let started = picked_at + connecting.elapsed();
+            upload.begin(headers::for_engine(self.outgoing, &engine.url));
+            self.exchange(link, upload, started).await
         };
-        let started = picked_at + connecting.elapsed();
-        upload.begin(headers::for_engine(self.outgoing, &engine.url));
-        self.exchange(link, upload, started).await
+        afresh.await.map_err(|fault| match fault {
+            // It may have had the request before it went.
+            Fault::Unsent(error) | Fault::NoSocket(error) if had_some => Fault::Broken(error),
+            other => other,
+        })
     }
 
     async fn connect(&self, engine: &Arc<Engine>) -> Result<Link, Fault> {
@@ -216,7 +234,7 @@ impl Attempt<'_> {
             }
             self.watch(upload, &mut progress, started);
             if self.deadline.expired(cx) {
-                return Poll::Ready(Err(self.late()));
+                return Poll::Ready(Err(self.late(progress.written_at)));
             }
             Poll::Pending
         })
@@ -239,6 +257,7 @@ impl Attempt<'_> {
         let (head, first) = (self.timeouts.engine_head, self.first_token);
         self.deadline
             .set(first.map_or(head, |first| first.min(head)));
+        progress.written_at = Some(self.deadline.now());
         progress.first_by = first.map(|first| self.deadline.now() + first);
         if is_first {
             let overhead: Duration = started.elapsed();
@@ -252,6 +271,8 @@ impl Attempt<'_> {
 struct Progress {
     /// Bytes written, and whether that is all, when it was last looked at.
     sent: Option<(u64, bool)>,
+    /// When all was written.
+    written_at: Option<Instant>,
     /// When the first piece of the answer is due.
     first_by: Option<Instant>,
 }

@@ -218,7 +218,7 @@ impl Relay {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Fault>>> {
         tracing::warn!(target: "pilotfish::proxy", %fault, "an engine's answer broke off");
-        self.serving.deadline().clear();
+        self.serving.gives_last();
         let is_overdue = matches!(fault, Fault::Expired);
         self.held = Some(fault);
         if self.events.may_tell && self.events.at_boundary() && !self.events.done() {

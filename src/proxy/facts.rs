@@ -54,6 +54,8 @@ const OPAQUE_HELD: u64 = 64 << 10;
 pub struct RequestFacts {
     /// The model asked for; `None` sends the request to any engine.
     pub model: Option<String>,
+    /// Whether its path is one of an inference API.
+    pub is_inference: bool,
     /// Whether the client asked for a stream.
     pub stream: bool,
     /// The answer's length at most, in tokens.
@@ -192,6 +194,7 @@ pub async fn peek(
     peeking.deadline.clear();
     let whole = declared.unwrap_or(0).max(peeked.held_bytes as u64);
     conclude(lens, inference, wanted.key, &mut peeked)?;
+    peeked.facts.is_inference = inference;
     peeked.finish(inference, wanted)?;
     peeked.facts.estimated_tokens = whole / 4;
     Ok(peeked)
@@ -213,6 +216,7 @@ pub fn look(head: &Parts, body: Bytes, wanted: Wanted<'_>) -> Result<Peeked, Pro
     peeked.held_bytes = body.len();
     peeked.held.push(body);
     conclude(lens, inference, wanted.key, &mut peeked)?;
+    peeked.facts.is_inference = inference;
     peeked.finish(inference, wanted)?;
     peeked.facts.estimated_tokens = peeked.held_bytes as u64 / 4;
     Ok(peeked)

@@ -12,6 +12,7 @@ use crate::downstream::Serving;
 /// An answer of our own with these bytes.
 #[must_use]
 pub fn own(data: Bytes, serving: Serving) -> ProxyResponse {
+    serving.gives_last();
     Response::new(ObservedBody::Own { data, serving })
 }
 

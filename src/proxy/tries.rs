@@ -8,6 +8,7 @@
 use std::borrow::Cow;
 use std::cell::Cell;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::config::Settings;
@@ -21,7 +22,6 @@ use crate::upstream::{Fault, Upload};
 use super::attempt::{Answered, Attempt};
 use super::choose::Choosing;
 use super::error::ProxyError;
-use super::facts::INFERENCE_PATHS;
 use super::headers;
 use super::meter::Meter;
 use super::retry::RetryBudget;
@@ -209,7 +209,7 @@ impl Sending<'_> {
     fn may_repeat(&self, cause: Cause, tries: &mut Tries) -> bool {
         let retry = &self.settings.retry;
         let is_held = tries.upload.as_ref().is_some_and(Upload::replayable);
-        let is_fit = is_held && self.leaves_no_trace();
+        let is_fit = is_held && self.attempt.leaves_no_trace;
         if !is_fit || tries.repeated >= retry.attempts || !cause.is_in(&retry.on) {
             return false;
         }
@@ -228,13 +228,6 @@ impl Sending<'_> {
         };
         counter.increment(1);
         true
-    }
-
-    /// Whether an engine that had the request keeps nothing of it: it asks for an
-    /// inference, or only reads. What else it may be, engines know.
-    fn leaves_no_trace(&self) -> bool {
-        let head = self.attempt.outgoing.head;
-        head.method.is_safe() || INFERENCE_PATHS.contains(&head.uri.path())
     }
 
     fn is_other_open(&self, tried: &Tried) -> bool {
@@ -261,9 +254,15 @@ impl Sending<'_> {
         let pause = ceiling.mul_f64(self.choosing.rng.borrow_mut().f64());
         tries.pauses += 1;
         tries.tried = Tried::default();
-        // Nothing is waited for but the pause.
-        self.attempt.deadline.clear();
-        tokio::time::sleep(pause).await;
+        // Nothing is waited for but the pause; what follows sees the time of the whole.
+        let deadline = self.attempt.deadline;
+        deadline.clear();
+        let mut sleep = Box::pin(tokio::time::sleep(pause));
+        std::future::poll_fn(|cx| match sleep.as_mut().poll(cx) {
+            Poll::Pending if deadline.expired(cx) => Poll::Ready(()),
+            other => other,
+        })
+        .await;
     }
 
     /// There is nobody left to ask.
@@ -276,10 +275,8 @@ impl Sending<'_> {
             self.metrics().refused.increment(1);
         }
         if let Some((fault, verdict)) = &tries.last
-            // One had it, or some are left that were not asked, or we are to blame.
-            && (verdict.repeat != Repeat::Elsewhere
-                || tries.tried.exhausted()
-                || verdict.outcome == Outcome::Unrelated)
+            // One had it, or we are to blame.
+            && (verdict.repeat != Repeat::Elsewhere || verdict.outcome == Outcome::Unrelated)
         {
             return Err(told(fault));
         }

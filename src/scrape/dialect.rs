@@ -232,17 +232,15 @@ impl Reading {
         self.families.is_empty()
     }
 
-    /// Whether this is another process than the one that told `before`: it
-    /// began later, or something that only grows has fallen.
-    pub(super) fn is_restart(&self, before: &Self) -> bool {
+    /// When the engine's process began, if it tells, in Unix seconds.
+    pub(super) fn started(&self) -> Option<f64> {
+        self.families.get(STARTED).map(|family| family.most)
+    }
+
+    /// Whether this is another process than the one that told `before`, of those
+    /// that do not tell when they began: something that only grows has fallen.
+    pub(super) fn has_fallen(&self, before: &Self) -> bool {
         let of = |reading: &Self, name: &str| reading.families.get(name).copied();
-        let began = |reading| of(reading, STARTED).map(|family: Family| family.most);
-        if let (Some(now), Some(then)) = (began(self), began(before))
-            // Some engines round to seconds.
-            && now - then > 1.0
-        {
-            return true;
-        }
         let sources = TABLE.iter().flat_map(|(_, sources)| sources.iter());
         let grows = sources.filter(|source| matches!(source, Rate(_) | Share(..) | MeanMs(..)));
         let mut names = grows.flat_map(|source| source.names());
@@ -360,8 +358,9 @@ mod tests {
         // The engine began anew.
         let restarted = values(Some(&page(350, 30, 5)), &page(50, 0, 0));
         let read = |page: &str| Wanted::default().read(page);
-        assert!(read(&page(50, 0, 0)).is_restart(&read(&page(350, 30, 5))));
-        assert!(!read(&page(351, 30, 5)).is_restart(&read(&page(350, 30, 5))));
+        assert!(read(&page(50, 0, 0)).has_fallen(&read(&page(350, 30, 5))));
+        assert!(!read(&page(351, 30, 5)).has_fallen(&read(&page(350, 30, 5))));
+        assert_eq!(read(&page(1, 1, 1)).started(), Some(3600.0));
         assert_eq!(get(&restarted, Live::TokensPerSecond), Some(5.0));
         assert_eq!(get(&restarted, Live::TtftMs), None);
     }

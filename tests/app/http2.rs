@@ -262,3 +262,32 @@ fn streams_that_are_cut_together_all_end() {
     });
     app.settled();
 }
+
+#[test]
+fn an_answer_of_our_own_that_nobody_takes_is_given_up() {
+    let app = TestApp::with(&[("http://127.0.0.1:1", "m")], |config| {
+        config.settings.timeouts.client_write_stall = Duration::from_millis(200);
+    });
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let socket = std::net::TcpStream::connect(app.address).unwrap();
+        socket.set_nonblocking(true).unwrap();
+        let socket = tokio::net::TcpStream::from_std(socket).unwrap();
+        let mut builder = client::Builder::new();
+        builder.initial_window_size(0);
+        let (mut send, connection) = builder.handshake::<_, bytes::Bytes>(socket).await.unwrap();
+        let driver = tokio::spawn(connection);
+        let health = Request::get("http://x/health")
+            .version(Version::HTTP_2)
+            .body(())
+            .unwrap();
+        let (answer, _) = send.send_request(health, true).unwrap();
+        let mut body = answer.await.unwrap().into_body();
+        let data = tokio::time::timeout(Duration::from_secs(20), body.data());
+        assert!(data.await.unwrap().unwrap().is_err(), "it is reset");
+        driver.abort();
+    });
+}

@@ -153,7 +153,8 @@ pub struct SlowStartEntry {
 #[serde(deny_unknown_fields, default)]
 pub struct RequestHeadersEntry {
     /// The fields `x-pilotfish-NAME` that are heeded (default explain, policy,
-    /// models, qos; `engine` too pins a request to one engine).
+    /// models, qos, timeout-ms; `engine` too pins a request to one engine,
+    /// `priority` has some wait less than others).
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Vec<RequestHeader>")]
     pub allow: Option<Vec<RequestHeader>>,
@@ -165,7 +166,7 @@ pub struct RequestHeadersEntry {
 
 /// A field `x-pilotfish-NAME`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "kebab-case")]
 #[schemars(inline)]
 pub enum RequestHeader {
     /// Tells who was chosen, and keeps why.
