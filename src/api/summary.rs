@@ -20,6 +20,8 @@ struct Row<'a> {
     running: u32,
     finished: u64,
     kv_cache: Option<f64>,
+    state: &'static str,
+    ejections: u64,
 }
 
 impl<'a> Row<'a> {
@@ -32,6 +34,8 @@ impl<'a> Row<'a> {
             running: engine.answering.load(Relaxed),
             finished: super::exposition::finished(engine),
             kv_cache: engine.attributes.fresh(Live::KvCacheUsage, by),
+            state: engine.health.word(by.now),
+            ejections: engine.health.ejections(),
         }
     }
 }
@@ -54,6 +58,8 @@ pub fn log(snapshot: &Snapshot, rates: &HashMap<u64, Rates>, by: Freshness) {
                 running = row.running,
                 finished = row.finished,
                 kv_cache_usage = row.kv_cache,
+                state = row.state,
+                ejections = row.ejections,
                 uptime_seconds = uptime,
                 "engine statistics"
             );
@@ -72,15 +78,24 @@ fn table(rows: &[Row<'_>], uptime: u64, left: usize) -> String {
         .unwrap_or(0)
         .max(6);
     let mut text = format!(
-        "engines, up {uptime} s\n{:<width$} {:>8} {:>10} {:>10} {:>8} {:>8} {:>10} {:>6}",
-        "engine", "QPS", "TTFT ms", "ITL ms", "pending", "running", "finished", "KV %"
+        "engines, up {uptime} s\n{:<width$} {:>8} {:>10} {:>10} {:>8} {:>8} {:>10} {:>6} {:>8} {:>8}",
+        "engine",
+        "QPS",
+        "TTFT ms",
+        "ITL ms",
+        "pending",
+        "running",
+        "finished",
+        "KV %",
+        "state",
+        "ejected"
     );
     let millis = |seconds: Option<f64>| {
         seconds.map_or_else(|| "-".to_owned(), |seconds| format!("{:.1}", seconds * 1e3))
     };
     for row in rows {
         text.push_str(&format!(
-            "\n{:<width$} {:>8.2} {:>10} {:>10} {:>8} {:>8} {:>10} {:>6}",
+            "\n{:<width$} {:>8.2} {:>10} {:>10} {:>8} {:>8} {:>10} {:>6} {:>8} {:>8}",
             row.engine,
             row.rates.qps,
             millis(row.rates.ttft),
@@ -89,6 +104,8 @@ fn table(rows: &[Row<'_>], uptime: u64, left: usize) -> String {
             row.running,
             row.finished,
             (row.kv_cache).map_or_else(|| "-".to_owned(), |part| format!("{:.0}", part * 100.0)),
+            row.state,
+            row.ejections,
         ));
     }
     if left > 0 {
@@ -114,6 +131,8 @@ mod tests {
             running: 2,
             finished: 3,
             kv_cache: Some(0.42),
+            state: "healthy",
+            ejections: 2,
         };
         let rows = [row("http://a:1", 1.5), row("http://longer:8000", 200.0)];
         let text = table(&rows, 61, 7);
@@ -124,7 +143,9 @@ mod tests {
             "{text}"
         );
         assert!(
-            lines[2].contains("42.3") && lines[2].contains(" - ") && lines[2].ends_with(" 42"),
+            lines[2].contains("42.3")
+                && lines[2].contains(" - ")
+                && lines[2].ends_with("healthy        2"),
             "{text}"
         );
         assert_eq!(lines[4], "and 7 more");

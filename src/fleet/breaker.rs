@@ -452,7 +452,7 @@ mod tests {
 
     proptest! {
         /// Never two probes at once, but for one that tells nothing for long;
-        /// always probes again; closed for a bounded time.
+        /// always probes again; closed for a bounded time; time alone only opens.
         #[test]
         fn whatever_happens(events in prop::collection::vec((event(), 0..9000u64), 1..200)) {
             let settings = Settings::default();
@@ -479,6 +479,10 @@ mod tests {
                 };
                 let probes = open.iter().filter(is_probe).count();
                 prop_assert!(probes <= 1);
+                // Time alone only ever opens.
+                let taken = breaker.clone().take(now);
+                let later = breaker.clone().take(now + Duration::from_millis(wait + 1));
+                prop_assert!(taken == Standing::Forced || later != Standing::Forced);
                 let most = settings.max_ejection.mul_f64(1.1) + CHECK_PAUSE;
                 prop_assert!(breaker.opens_at() <= now + most.max(PROBE));
             }

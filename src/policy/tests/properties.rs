@@ -160,4 +160,32 @@ proptest! {
             prop_assert!(!closed[at], "{} chose one that is set aside", PolicyKind::NAMES[policy]);
         }
     }
+
+    /// However many fail, no more than the bound is left alone.
+    #[test]
+    fn ejection_never_goes_past_its_bound(
+        failing in prop::collection::vec(any::<bool>(), 1..30),
+        bound in 0.0..=1.0f64,
+    ) {
+        let engines = engines(&vec![1.0; failing.len()]);
+        let keys = serde_json::json!({
+            "routing_logic": "roundrobin", "breaker": {"max_ejected": bound},
+        });
+        let snapshot = world_of(&keys, &engines);
+        let list = candidates(&snapshot).list();
+        for (one, _) in list.iter().zip(&failing).filter(|(_, fails)| **fails) {
+            for _ in 0..5 {
+                one.engine.health.learn(Standing::Trusted, Outcome::Failure, NOW);
+            }
+        }
+        let mut asked = vec![false; list.len()];
+        let mut rng = Rng::with_seed(1);
+        for n in 0..list.len() as u64 * 2 {
+            asked[next(&snapshot, &request(n), &mut rng)] = true;
+        }
+        let alone = asked.iter().filter(|is_asked| !**is_asked).count();
+        #[expect(clippy::cast_precision_loss, reason = "fewer than 30")]
+        let most = bound * list.len() as f64;
+        prop_assert!(alone as f64 <= most, "{alone} of {} with {bound}", list.len());
+    }
 }
