@@ -54,6 +54,37 @@ struct Plan {
     due: HashMap<u64, Instant>,
     busy: HashSet<u64>,
     sleepless: HashSet<u64>,
+    /// States of engines that are not well, as they were told.
+    told: HashMap<u64, &'static str>,
+}
+
+impl Plan {
+    /// Forgets engines that are gone.
+    fn keep(&mut self, engines: &[Candidate]) {
+        let keys: HashSet<u64> = engines.iter().map(|one| one.engine.key).collect();
+        self.due.retain(|key, _| keys.contains(key));
+        self.sleepless.retain(|key| keys.contains(key));
+        self.told.retain(|key, _| keys.contains(key));
+    }
+
+    /// Logs who is set aside, and who is back.
+    fn tell(&mut self, engine: &Engine, now: Instant) {
+        let (url, state) = (engine.url.text(), engine.health.word(engine.clock(now)));
+        match state {
+            "ejected" | "down" | "asleep" => {
+                if self.told.insert(engine.key, state) != Some(state) {
+                    tracing::warn!(engine = url, state, "the engine is set aside");
+                }
+            }
+            // Neither in nor out.
+            "trial" => {}
+            _ => {
+                if self.told.remove(&engine.key).is_some() {
+                    tracing::info!(engine = url, "the engine is back");
+                }
+            }
+        }
+    }
 }
 
 impl Control {
@@ -82,13 +113,13 @@ impl Control {
         let snapshot = self.published.load_full();
         let checks = snapshot.settings.checks;
         let engines = snapshot.all.candidates.list();
-        if plan.due.len() > engines.len() {
-            let keys: HashSet<u64> = engines.iter().map(|one| one.engine.key).collect();
-            plan.due.retain(|key, _| keys.contains(key));
-            plan.sleepless.retain(|key| keys.contains(key));
+        if plan.due.len() > engines.len() || plan.told.len() > engines.len() {
+            plan.keep(engines);
         }
+        let now = Instant::now();
         for candidate in engines {
             let key = candidate.engine.key;
+            plan.tell(&candidate.engine, now);
             if asking.len() >= AT_ONCE || plan.busy.contains(&key) {
                 continue;
             }
