@@ -85,6 +85,40 @@ impl Plan {
             }
         }
     }
+
+    /// Learns what came of asking.
+    fn take_in(&mut self, checked: &Checked) {
+        let engine = &checked.engine;
+        self.busy.remove(&engine.key);
+        let now = Instant::now();
+        let clock = engine.clock(now);
+        let standing = match checked.why {
+            Why::Recovery(standing) => standing,
+            _ => Standing::Trusted,
+        };
+        let is_recovery = matches!(checked.why, Why::Recovery(_));
+        if let Some(outcome) = checked.outcome {
+            // That it is well between requests makes up for none that failed.
+            if is_recovery || outcome != Outcome::Success {
+                engine.health.learn(standing, outcome, clock);
+            }
+            if outcome.is_fault() && !is_recovery {
+                // Soon again, until it is well or set aside.
+                self.due.insert(engine.key, now + AGAIN);
+            }
+            let (url, state) = (engine.url.text(), engine.health.word(clock));
+            tracing::debug!(engine = url, ?outcome, state, "asked how it is");
+        }
+        match checked.sleep {
+            Sleep::Asleep => engine.health.falls_asleep(clock),
+            Sleep::Awake => engine.health.wakes(clock),
+            Sleep::Sleepless => {
+                self.sleepless.insert(engine.key);
+                engine.health.wakes(clock);
+            }
+            Sleep::Unknown => {}
+        }
+    }
 }
 
 impl Control {
@@ -97,7 +131,7 @@ impl Control {
         loop {
             tokio::select! {
                 Some(checked) = asking.join_next() => match checked {
-                    Ok(checked) => self.take_in(&mut plan, &checked),
+                    Ok(checked) => plan.take_in(&checked),
                     Err(error) => {
                         tracing::error!(%error, "asking an engine how it is");
                         // Which one is not known: better two questions than none.
@@ -126,11 +160,6 @@ impl Control {
             if let Some(why) = self.why(plan, candidate, checks) {
                 plan.busy.insert(key);
                 candidate.engine.probes.fetch_add(1, Relaxed);
-                let asks_sleep = checks.every.is_some() && !plan.sleepless.contains(&key);
-                let why = match why {
-                    Why::Routine if !asks_sleep => Why::RoutineOfSleepless,
-                    why => why,
-                };
                 asking.spawn_local(self.ask(candidate, why, checks));
             }
         }
@@ -158,7 +187,11 @@ impl Control {
         }
         // With jitter: sidecars are many.
         *due = now + every.mul_f64(0.9 + 0.2 * fastrand::f64());
-        Some(if is_asleep { Why::Asleep } else { Why::Routine })
+        Some(match is_asleep {
+            true => Why::Asleep,
+            false if plan.sleepless.contains(&engine.key) => Why::RoutineOfSleepless,
+            false => Why::Routine,
+        })
     }
 
     fn ask(
@@ -191,39 +224,6 @@ impl Control {
                 outcome,
                 sleep,
             }
-        }
-    }
-
-    fn take_in(&self, plan: &mut Plan, checked: &Checked) {
-        let engine = &checked.engine;
-        plan.busy.remove(&engine.key);
-        let now = Instant::now();
-        let clock = engine.clock(now);
-        let standing = match checked.why {
-            Why::Recovery(standing) => standing,
-            _ => Standing::Trusted,
-        };
-        let is_recovery = matches!(checked.why, Why::Recovery(_));
-        if let Some(outcome) = checked.outcome {
-            // That it is well between requests makes up for none that failed.
-            if is_recovery || outcome != Outcome::Success {
-                engine.health.learn(standing, outcome, clock);
-            }
-            if outcome.is_fault() && !is_recovery {
-                // Soon again, until it is well or set aside.
-                plan.due.insert(engine.key, now + AGAIN);
-            }
-            let (url, state) = (engine.url.text(), engine.health.word(clock));
-            tracing::debug!(engine = url, ?outcome, state, "asked how it is");
-        }
-        match checked.sleep {
-            Sleep::Asleep => engine.health.falls_asleep(clock),
-            Sleep::Awake => engine.health.wakes(clock),
-            Sleep::Sleepless => {
-                plan.sleepless.insert(engine.key);
-                engine.health.wakes(clock);
-            }
-            Sleep::Unknown => {}
         }
     }
 }

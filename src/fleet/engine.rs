@@ -63,12 +63,6 @@ impl Outcome {
         (Self::Unrelated, "unrelated"),
     ];
 
-    /// Whether it could not be reached.
-    #[must_use]
-    pub fn is_unreachable(self) -> bool {
-        self == Self::Unreachable
-    }
-
     /// Whether the engine is to blame.
     #[must_use]
     pub fn is_fault(self) -> bool {

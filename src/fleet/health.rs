@@ -208,7 +208,7 @@ impl Health {
 
     /// A request failed: [`Outcome::Failure`], `Timeout` or `Unreachable`.
     pub fn failed(&self, standing: Standing, outcome: Outcome, now: Duration) {
-        if standing == Standing::Forced && !outcome.is_unreachable() {
+        if standing == Standing::Forced && outcome != Outcome::Unreachable {
             return;
         }
         let window = &self.rest.window;

@@ -208,7 +208,7 @@ impl Sending<'_> {
     /// counted.
     fn may_repeat(&self, cause: Cause, tries: &mut Tries) -> bool {
         let retry = &self.settings.retry;
-        let is_held = tries.upload.as_ref().is_some_and(Upload::replayable);
+        let is_held = tries.upload.as_ref().is_some_and(Upload::is_held);
         let is_fit = is_held && self.attempt.leaves_no_trace;
         if !is_fit || tries.repeated >= retry.attempts || !cause.is_in(&retry.on) {
             return false;

@@ -84,7 +84,7 @@ impl Streaming {
     }
 }
 
-/// One request, ready to be written; replayable as long as all of it is held.
+/// One request, ready to be written; to be sent again as long as all of it is held.
 #[derive(Debug)]
 pub struct Upload {
     head: Bytes,
@@ -136,12 +136,6 @@ impl Upload {
     #[must_use]
     pub fn is_held(&self) -> bool {
         self.rest.is_none() && self.keep
-    }
-
-    /// Whether it can be sent again from the start.
-    #[must_use]
-    pub fn replayable(&self) -> bool {
-        self.rest.is_none() && (self.keep || self.at == 0)
     }
 
     /// Whether it is the client, not the engine, that we wait for.
