@@ -20,7 +20,7 @@ use pilotfish::config::Settings;
 use pilotfish::config::dynamic::DynamicFile;
 use pilotfish::config::policies::PolicyKind;
 use pilotfish::config::resolve::resolve;
-use pilotfish::fleet::attributes::Live;
+use pilotfish::fleet::attributes::Place;
 use pilotfish::fleet::{Fleet, Snapshot};
 use pilotfish::metrics::ModelRegistry;
 use pilotfish::policy::memory::{Fingerprint, Prefix, Recalled};
@@ -51,7 +51,7 @@ fn snapshot(policy: &str, count: usize) -> Arc<Snapshot> {
         engine.outstanding.store(rng.u64(100..10_000), Relaxed);
         let took = Duration::from_millis(rng.u64(10..500));
         engine.latency.observe(took, Duration::from_secs(50));
-        let mut values = [None; Live::ALL.len()];
+        let mut values = [None; Place::COUNT];
         values.fill_with(|| Some(rng.f64()));
         engine.told(&values, Duration::from_secs(99));
     }

@@ -10,6 +10,7 @@ pub mod policies;
 pub mod problem;
 pub mod resilience;
 pub mod resolve;
+pub mod scraping;
 pub mod validate;
 pub mod watch;
 
@@ -25,6 +26,7 @@ use std::time::Duration;
 
 pub use policies::Routing;
 pub use resilience::{Admission, Breaker, Causes, Checks, Commit, Retry, Shed};
+pub use scraping::{EngineType, Scraping};
 pub use units::{Seconds, duration};
 pub use url::{EngineUrl, UrlError};
 
@@ -104,8 +106,18 @@ pub struct Settings {
     pub retry: Retry,
     /// Asking engines how they are.
     pub checks: Checks,
+    /// What engines are asked to tell of themselves.
+    pub scraping: Scraping,
     /// Whether a stream that an engine cut ends with an `error` event.
     pub stream_error_events: bool,
+}
+
+impl Settings {
+    /// Whether anyone looks at what engines tell of themselves.
+    #[must_use]
+    pub fn looks_at_live(&self) -> bool {
+        self.routing.looks_at_live() || !self.admission.shed.is_off()
+    }
 }
 
 impl Default for Settings {
@@ -120,6 +132,7 @@ impl Default for Settings {
             breaker: Breaker::default(),
             retry: Retry::default(),
             checks: Checks::default(),
+            scraping: Scraping::default(),
             stream_error_events: true,
         }
     }
@@ -170,6 +183,9 @@ pub struct Traits {
     /// What its tokens cost.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cost: Option<dynamic::Cost>,
+    /// Whose words it uses.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub engine_type: Option<EngineType>,
     /// Any document.
     #[serde(skip_serializing_if = "serde_json::Value::is_null")]
     pub metadata: serde_json::Value,
@@ -187,6 +203,7 @@ impl Default for Traits {
             labels: BTreeMap::new(),
             privacy: None,
             cost: None,
+            engine_type: None,
             metadata: serde_json::Value::Null,
             draining: false,
         }

@@ -32,7 +32,7 @@ use crate::discovery::models::Cards;
 use crate::fleet::attributes::Freshness;
 use crate::fleet::gate::Places;
 use crate::fleet::stats::Windows;
-use crate::fleet::{Engine, Fleet, Snapshot};
+use crate::fleet::{Fleet, Snapshot};
 use crate::metrics::ModelMetrics;
 use crate::scrape::{Scraper, stale_after};
 use crate::upstream::Pool;
@@ -225,20 +225,8 @@ impl Control {
     /// Reads the engines' own metrics.
     async fn scrape(&self) {
         let every = self.stats.scrape_every;
-        let mut scraper = Scraper::default();
-        loop {
-            let begun = Instant::now();
-            let engines = self.engines();
-            let key = self.engine_key.as_deref();
-            scraper.round(engines, every, &self.pool, key).await;
-            tokio::time::sleep(every.saturating_sub(begun.elapsed())).await;
-        }
-    }
-
-    fn engines(&self) -> Vec<Arc<Engine>> {
-        let snapshot = self.published.load();
-        let all = snapshot.all.candidates.list().iter();
-        all.map(|candidate| Arc::clone(&candidate.engine)).collect()
+        let scraper = Scraper::new(every, Rc::clone(&self.pool), self.engine_key.clone());
+        scraper.run(|| self.published.load_full()).await;
     }
 
     /// By when attributes are told fresh from stale.

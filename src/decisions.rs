@@ -118,7 +118,8 @@ impl Inputs {
     /// What it alone keeps in memory.
     fn bytes(&self) -> usize {
         let key = self.asked.key.as_ref().map_or(0, String::len);
-        size_of_val(self.readings.as_slice()) + size_of::<Record>() + key
+        let readings: usize = self.readings.iter().map(Reading::bytes).sum();
+        size_of_val(self.readings.as_slice()) + readings + size_of::<Record>() + key
     }
 
     /// About what its model's engines keep in memory, when nobody else does.

@@ -20,6 +20,7 @@ pub mod layout;
 pub mod load;
 pub mod reading;
 mod recent;
+pub mod reports;
 pub mod ring;
 pub mod stats;
 

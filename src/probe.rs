@@ -97,7 +97,9 @@ impl Probe {
         match ask(pool, engine, get).await {
             Ok((status, _)) => Outcome::of_status(status.as_u16()),
             // It is alive, whatever it says.
-            Err(FetchError::TooLong(_) | FetchError::Status(_)) => Outcome::Success,
+            Err(FetchError::TooLong(_) | FetchError::Status(_) | FetchError::Encoded(_)) => {
+                Outcome::Success
+            }
             Err(FetchError::Late(_)) => Outcome::Timeout,
             Err(FetchError::Fault(Fault::Unsent(_))) => Outcome::Unreachable,
             Err(FetchError::Fault(Fault::NoSocket(_))) => Outcome::Unrelated,

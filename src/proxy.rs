@@ -20,6 +20,7 @@ mod multipart;
 pub mod offline;
 mod own;
 pub mod peek;
+mod report;
 pub mod retry;
 mod splice;
 pub mod tries;
@@ -277,6 +278,7 @@ impl Exchange<'_> {
             peer: serving.peer(),
             framing,
             upgrade: headers::asks_upgrade(self.head),
+            asks_report: Cell::new(self.asks_report()),
         };
         let sending = Sending {
             attempt: Attempt {
@@ -354,8 +356,17 @@ impl Exchange<'_> {
         })
     }
 
+    /// Whether its decision is recorded though nobody asked.
     fn is_sampled(&self) -> bool {
-        let share = self.snapshot.settings.routing.decision_sample;
+        self.is_one_of(self.snapshot.settings.routing.decision_sample)
+    }
+
+    /// Whether its engine is asked for a report of its load.
+    fn asks_report(&self) -> bool {
+        self.is_one_of(self.snapshot.settings.scraping.orca_sample) && report::may_ask(self.head)
+    }
+
+    fn is_one_of(&self, share: f64) -> bool {
         share > 0.0 && self.proxy.rng.borrow_mut().f64() < share
     }
 

@@ -55,6 +55,7 @@ fn the_readme_lists_every_key() {
         ("policies.*.timeouts.", "PolicyTimeoutsEntry"),
         ("breaker.", "BreakerEntry"),
         ("retry.", "RetryEntry"),
+        ("attributes.*.", "AttributeEntry"),
     ] {
         sections.push((section, &schema["$defs"][name]));
     }

@@ -14,7 +14,7 @@ use pilotfish::config::resolve::resolve;
 use pilotfish::decisions::Inputs;
 use pilotfish::discovery::listed;
 use pilotfish::fleet::Fleet;
-use pilotfish::fleet::attributes::Live;
+use pilotfish::fleet::attributes::{Live, Place};
 use pilotfish::fleet::breaker::Standing;
 use pilotfish::fleet::engine::Outcome;
 use pilotfish::metrics::ModelRegistry;
@@ -57,7 +57,7 @@ fn fleet(policy: &str) -> Fleet {
         engine
             .outstanding
             .store([900, 1400, 300, 0][usize::from(n)], Relaxed);
-        let mut values = [None; Live::ALL.len()];
+        let mut values = [None; Place::COUNT];
         values[Live::RequestsRunning as usize] = Some([4.0, 5.0, 9.0, 0.0][usize::from(n)]);
         values[Live::RequestsWaiting as usize] = Some([0.0, 2.0, 0.0, 0.0][usize::from(n)]);
         values[Live::TokensPerSecond as usize] = Some([110.0, 190.0, 240.0, 0.0][usize::from(n)]);

@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 use crate::config::policies::PolicyKind;
 use crate::decisions::{Inputs, Record};
 use crate::fleet::Candidate;
-use crate::fleet::attributes::Live;
+use crate::fleet::attributes::{Live, Told};
 use crate::fleet::latency::Latency;
 use crate::fleet::reading::Reading;
 use crate::fleet::ring::hash;
@@ -95,11 +95,15 @@ fn candidate(
 ) -> Value {
     let parts = verdict.parts.iter();
     let parts = parts.map(|(name, value)| ((*name).to_owned(), Value::from(*value)));
-    let attributes = Live::ALL.into_iter().filter_map(|(attribute, name)| {
-        let value = reading.attributes[attribute as usize]?;
-        Some((name.to_owned(), Value::from(value)))
-    });
-    let age = now.saturating_sub(Duration::from_millis(reading.scraped_at_ms));
+    // Those of the configuration's own are among the goals.
+    let attributes = reading
+        .attributes
+        .iter()
+        .filter_map(|Told(place, value, _)| {
+            let (_, name) = Live::ALL.get(place.index())?;
+            Some(((*name).to_owned(), Value::from(*value)))
+        });
+    let age = now.saturating_sub(Duration::from_millis(reading.heard_at_ms));
     let latency = Latency::from_bits(reading.latency_bits).get(now);
     let mut entry = json!({
         "engine_id": one.engine.url.text(),
@@ -110,12 +114,13 @@ fn candidate(
         "in_flight": reading.in_flight,
         "outstanding_tokens": reading.outstanding_tokens,
         "foreign_requests": reading.foreign_requests,
+        "guessed_requests": reading.guessed_requests,
         "latency_bits": reading.latency_bits,
         "health": reading.health,
-        "scraped_at_ms": reading.scraped_at_ms,
+        "heard_at_ms": reading.heard_at_ms,
         "latency_ms": latency.map(|seconds| seconds * 1e3),
         "attributes": attributes.collect::<Map<_, _>>(),
-        "attributes_age_seconds": (reading.scraped_at_ms > 0).then_some(age.as_secs_f64()),
+        "attributes_age_seconds": (reading.heard_at_ms > 0).then_some(age.as_secs_f64()),
     });
     if !verdict.goals.is_empty() {
         entry["goals"] = json!(verdict.goals);

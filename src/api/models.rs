@@ -7,11 +7,11 @@
 use std::collections::HashSet;
 
 use bytes::Bytes;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::discovery::models::Cards;
 use crate::fleet::Snapshot;
-use crate::fleet::attributes::{Freshness, Live};
+use crate::fleet::attributes::{Attributes, Freshness, Live, Place};
 
 /// The first card for each id wins, engines in their order.
 #[must_use]
@@ -69,11 +69,16 @@ pub fn engines(snapshot: &Snapshot, by: Freshness) -> Bytes {
             "reuses": engine.reuses.load(Relaxed),
             "attributes_age_seconds": engine.attributes.age(by.now).map(|age| age.as_secs_f64()),
         });
-        let known = Live::ALL.into_iter().filter_map(|(attribute, name)| {
-            let value = engine.attributes.fresh(attribute, by)?;
-            Some((name.to_owned(), Value::from(value)))
-        });
-        entry["attributes"] = Value::Object(known.collect());
+        let (values, details) = attributes(&engine.attributes, snapshot, by);
+        entry["attributes"] = values;
+        entry["attribute_details"] = details;
+        if let Some(kind) = engine.attributes.spoken() {
+            entry["engine_type"] = json!(kind);
+        }
+        let adapters = engine.attributes.adapters.load();
+        if !adapters.is_empty() {
+            entry["lora_adapters"] = json!(**adapters);
+        }
         if let (Value::Object(entry), Ok(Value::Object(traits))) =
             (&mut entry, serde_json::to_value(&*spec.traits))
         {
@@ -82,6 +87,26 @@ pub fn engines(snapshot: &Snapshot, by: Freshness) -> Bytes {
         entry
     });
     Bytes::from(json!(engines.collect::<Vec<_>>()).to_string())
+}
+
+/// What an engine tells of itself and is not stale: the values, and of each its
+/// unit and age.
+fn attributes(attributes: &Attributes, snapshot: &Snapshot, by: Freshness) -> (Value, Value) {
+    let live = Live::ALL.into_iter();
+    let live = live.map(|(live, name)| (name, Place::from(live), Some(live.unit())));
+    let own = snapshot.settings.scraping.own.iter();
+    let own = own.filter(|own| Live::named(&own.name).is_none());
+    let own = own.map(|own| (&*own.name, own.place, None));
+    let (mut values, mut details) = (Map::new(), Map::new());
+    for (name, place, unit) in live.chain(own) {
+        if let Some(value) = attributes.fresh(place, by) {
+            let age = attributes.age_of(place, by.now);
+            let age = age.map(|age| age.as_secs_f64());
+            values.insert(name.to_owned(), value.into());
+            details.insert(name.to_owned(), json!({"unit": unit, "age_seconds": age}));
+        }
+    }
+    (Value::Object(values), Value::Object(details))
 }
 
 #[cfg(test)]

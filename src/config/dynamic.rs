@@ -4,6 +4,7 @@
 //! The JSON Schema is made from these types, so every field says here what it
 //! is. A key that is missing leaves the flag, or the default, in force.
 
+mod attributes;
 mod policies;
 mod resilience;
 
@@ -13,7 +14,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::Seconds;
+use super::{EngineType, Seconds};
+pub use attributes::{AggregateEntry, AttributeEntry};
 pub use policies::{
     DirectionEntry, GoalEntry, PickerEntry, PlacementEntry, PolicyEntry, RequestHeader,
     RequestHeadersEntry, SlowStartEntry,
@@ -99,6 +101,20 @@ pub struct DynamicFile {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "RequestHeadersEntry")]
     pub request_headers: Option<RequestHeadersEntry>,
+    /// Live attributes beside the built-in ones, or read otherwise: name → metric.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "BTreeMap<String, AttributeEntry>")]
+    pub attributes: Option<BTreeMap<String, AttributeEntry>>,
+    /// Engines whose metrics are read at most, in turns (default: all if there
+    /// are fewer than 50, else 20).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "u32", range(min = 2))]
+    pub aperture: Option<u32>,
+    /// Share of requests that ask their engine for a report of its load with the
+    /// answer (default 0.1); engines that never give one are asked no more.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "f64", range(min = 0.0, max = 1.0))]
+    pub orca_sample: Option<f64>,
     /// Share of decisions that are recorded though nobody asked (default 0).
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "f64", range(min = 0.0, max = 1.0))]
@@ -179,6 +195,10 @@ pub struct EngineEntry {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Cost")]
     pub cost: Option<Cost>,
+    /// Whose words it uses in its metrics; left out, they tell by themselves.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "EngineType")]
+    pub engine_type: Option<EngineType>,
     /// Any document: what selections by attribute look into.
     #[serde(default, skip_serializing_if = "Value::is_null")]
     pub metadata: Value,

@@ -45,6 +45,15 @@ impl Default for Routing {
     }
 }
 
+impl Routing {
+    /// Whether any policy looks at what engines tell of themselves.
+    #[must_use]
+    pub fn looks_at_live(&self) -> bool {
+        let mut policies = self.named.values().chain([&self.policy]);
+        policies.any(|policy| policy.kind.looks_at_live())
+    }
+}
+
 /// A policy and its name.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PolicySpec {
@@ -160,6 +169,20 @@ impl PolicyKind {
         match self.innermost() {
             Self::PrefixAware(of) => of.min_match.max(LEAST),
             _ => LEAST,
+        }
+    }
+
+    /// Whether it looks at what engines tell of themselves.
+    #[must_use]
+    pub fn looks_at_live(&self) -> bool {
+        match self {
+            Self::LeastLoad | Self::LeastConnections | Self::Federation(_) => true,
+            Self::Scored(of) => {
+                let mut goals = of.goals.iter();
+                goals.any(|goal| matches!(goal.attribute, Attribute::Live(_)))
+            }
+            Self::Sequential(then) => then.looks_at_live(),
+            _ => false,
         }
     }
 

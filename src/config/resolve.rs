@@ -3,15 +3,19 @@
 //! Everything that a schema cannot say is checked here, and all that is wrong
 //! is told at once.
 
+mod attributes;
 mod engines;
 mod policies;
 mod requests;
 mod resilience;
 mod unused;
 
+use std::sync::Arc;
+
 use serde_json::Value;
 
 use super::Settings;
+use super::attribute::OwnAttribute;
 use super::dynamic::DynamicFile;
 use super::problem::Problem;
 
@@ -76,6 +80,8 @@ pub fn resolve(keys: &DynamicFile) -> Result<Resolved, Vec<Problem>> {
     let mut resolving = Resolving::default();
     resolving.discovery(keys);
     resolving.refused(keys);
+    let scraping = resolving.scraping(keys);
+    resolving.own = Arc::clone(&scraping.own);
     let routing = resolving.routing(keys);
     let mut aliases = resolving.aliases(keys);
     let engines = match &keys.engines {
@@ -97,6 +103,7 @@ pub fn resolve(keys: &DynamicFile) -> Result<Resolved, Vec<Problem>> {
         breaker: resolving.breaker(keys),
         retry: resolving.retry(keys),
         checks: resolving.checks(keys),
+        scraping,
         stream_error_events: keys.stream_error_events.unwrap_or(true),
     };
     if resolving.problems.is_empty() {
@@ -112,6 +119,8 @@ struct Resolving {
     warnings: Vec<String>,
     /// Keys of metadata that goals look at.
     columns: Vec<String>,
+    /// Attributes that the keys tell how to read.
+    own: Arc<[OwnAttribute]>,
 }
 
 impl Resolving {

@@ -4,11 +4,12 @@
 use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::value::RawValue;
 
 use crate::fleet::Engine;
+use crate::fleet::attributes::Live;
 use crate::upstream::{FetchError, Get, Pool, fetch};
 
 /// Bytes of one engine's list at most.
@@ -41,6 +42,8 @@ struct EngineList {
 #[derive(serde::Deserialize)]
 struct CardId {
     id: String,
+    #[serde(default)]
+    max_model_len: Option<serde_json::Number>,
 }
 
 impl Cards {
@@ -79,7 +82,7 @@ impl Cards {
     }
 }
 
-/// Asks one engine for its models.
+/// Asks one engine for its models; how long their texts may be is noted with it.
 ///
 /// # Errors
 /// When it does not answer, or not with a list.
@@ -97,10 +100,18 @@ pub async fn list(
     };
     let body = fetch(pool, engine, get).await?;
     let list: EngineList = serde_json::from_slice(&body).map_err(std::io::Error::from)?;
+    let mut longest: f64 = 0.0;
     let cards = list.data.into_iter().filter_map(|raw| {
-        let CardId { id } = serde_json::from_str(raw.get()).ok()?;
+        let CardId { id, max_model_len } = serde_json::from_str(raw.get()).ok()?;
+        let tokens = max_model_len.and_then(|tokens| tokens.as_f64());
+        longest = longest.max(tokens.unwrap_or(0.0));
         let raw = Arc::from(raw);
         Some(Card { id, raw })
     });
-    Ok(cards.take(MAX_MODELS).collect())
+    let cards = cards.take(MAX_MODELS).collect();
+    if longest > 0.0 {
+        let now = engine.clock(Instant::now());
+        engine.attributes.hear(Live::MaxModelLen, longest, now);
+    }
+    Ok(cards)
 }

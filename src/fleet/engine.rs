@@ -9,10 +9,11 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::attributes::{Attributes, Live};
+use super::attributes::{Attributes, Live, Values};
 use super::health::Health;
 use super::latency::Latency;
 use super::reading::Reading;
+use super::reports::Reports;
 use super::ring::hash;
 use super::stats::Served;
 use crate::config::{EngineUrl, Traits};
@@ -99,12 +100,16 @@ pub struct Engine {
     pub outstanding: AtomicU64,
     /// The bits of an `f64`.
     foreign: AtomicU64,
+    /// The same.
+    guessed: AtomicU64,
     /// How long it takes to a first token.
     pub latency: Latency,
     /// Whether it is to be left alone.
     pub health: Health,
     /// What it tells of itself.
     pub attributes: Attributes,
+    /// Whether it tells of its load with its answers.
+    pub reports: Reports,
     /// Where it listens; also its identity.
     pub url: EngineUrl,
     /// Of the URL: the same in every process.
@@ -156,9 +161,10 @@ impl Engine {
         engine.in_flight = AtomicU32::new(reading.in_flight);
         engine.outstanding = AtomicU64::new(reading.outstanding_tokens);
         engine.set_foreign_requests(reading.foreign_requests);
+        engine.guess_foreign_requests(reading.guessed_requests);
         engine.latency = Latency::from_bits(reading.latency_bits);
         engine.health = Health::from_parts(reading.health, Arc::clone(ejected));
-        engine.attributes = Attributes::from_read(&reading.attributes, reading.scraped_at_ms);
+        engine.attributes = Attributes::from_told(&reading.attributes, reading.heard_at_ms);
         engine
     }
 
@@ -169,9 +175,11 @@ impl Engine {
             answering: AtomicU32::new(0),
             outstanding: AtomicU64::new(0),
             foreign: AtomicU64::new(0),
+            guessed: AtomicU64::new(0),
             latency: Latency::default(),
             health: Health::default(),
             attributes: Attributes::default(),
+            reports: Reports::default(),
             url,
             hash,
             epoch,
@@ -192,12 +200,26 @@ impl Engine {
     }
 
     /// Takes in what its own metrics said at that time of the fleet's clock.
-    pub fn told(&self, values: &[Option<f64>; Live::ALL.len()], at: Duration) {
+    pub fn told(&self, values: &Values, at: Duration) {
         self.attributes.set(values, at);
-        let value = |attribute: Live| {
-            let value = values[attribute as usize].filter(|value| value.is_finite());
-            value.unwrap_or(0.0)
-        };
+        self.count_foreign();
+    }
+
+    /// Takes in what it said with an answer at that time: how many wait, how full
+    /// its cache is.
+    pub fn reported(&self, waiting: Option<f64>, kv_cache: Option<f64>, at: Duration) {
+        if let Some(usage) = kv_cache {
+            self.attributes.hear(Live::KvCacheUsage, usage, at);
+        }
+        if let Some(waiting) = waiting {
+            self.attributes.hear(Live::RequestsWaiting, waiting, at);
+            self.count_foreign();
+        }
+    }
+
+    /// Whoever is there and was not sent by us was sent by others.
+    fn count_foreign(&self) {
+        let value = |attribute: Live| self.attributes.get(attribute).unwrap_or(0.0);
         let all = value(Live::RequestsRunning) + value(Live::RequestsWaiting);
         self.set_foreign_requests((all - f64::from(self.in_flight.load(Relaxed))).max(0.0));
     }
@@ -205,10 +227,11 @@ impl Engine {
     /// It is a new process: what is known of its speed is not of this one.
     pub fn restarted(&self, now: Duration) {
         self.latency.forget();
+        self.reports.came();
         self.health.restarted(now);
     }
 
-    /// Requests that it had from others when its metrics were last read.
+    /// Requests that it had from others when it last told of itself.
     #[must_use]
     pub fn foreign_requests(&self) -> f64 {
         f64::from_bits(self.foreign.load(Relaxed))
@@ -217,6 +240,18 @@ impl Engine {
     /// Sets them.
     pub fn set_foreign_requests(&self, requests: f64) {
         self.foreign.store(requests.to_bits(), Relaxed);
+    }
+
+    /// Requests that it is thought to have from others, when it has not told of
+    /// late.
+    #[must_use]
+    pub fn guessed_requests(&self) -> f64 {
+        f64::from_bits(self.guessed.load(Relaxed))
+    }
+
+    /// Sets them.
+    pub fn guess_foreign_requests(&self, requests: f64) {
+        self.guessed.store(requests.to_bits(), Relaxed);
     }
 
     /// The account of its work for `model`, made on first use.
@@ -247,6 +282,13 @@ impl Engine {
     /// Counts one ended request.
     pub fn count(&self, outcome: Outcome) {
         self.outcomes[outcome as usize].fetch_add(1, Relaxed);
+    }
+
+    /// Requests that it was ever picked for, and that have ended or not.
+    #[must_use]
+    pub fn requests(&self) -> u64 {
+        let ended: u64 = self.outcomes.iter().map(|count| count.load(Relaxed)).sum();
+        ended + u64::from(self.in_flight.load(Relaxed))
     }
 
     /// Ended requests with that outcome.

@@ -6,11 +6,11 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use serde::{Deserialize, Serialize};
 
-use super::attributes::Live;
+use super::attributes::Told;
 use super::{Candidate, CandidateSet, Engine};
 
 /// One engine's live state, bit for bit.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Reading {
     /// Requests picked and not ended.
     pub in_flight: u32,
@@ -18,28 +18,37 @@ pub struct Reading {
     pub outstanding_tokens: u64,
     /// Others' requests, when its metrics were last read.
     pub foreign_requests: f64,
+    /// The same, when it has not told of late.
+    pub guessed_requests: f64,
     /// [`super::latency::Latency::to_bits`].
     pub latency_bits: u64,
     /// [`super::health::Health::to_parts`].
     pub health: [u64; 3],
-    /// When its metrics were last read, in milliseconds of the fleet's clock.
-    pub scraped_at_ms: u64,
-    /// What they told.
-    pub attributes: [Option<f64>; Live::ALL.len()],
+    /// When it last told of itself, in milliseconds of the fleet's clock.
+    pub heard_at_ms: u64,
+    /// What it told.
+    pub attributes: Vec<Told>,
 }
 
 impl Reading {
+    /// What it keeps in memory, beside its own size.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.attributes.capacity() * size_of::<Told>()
+    }
+
     /// What `engine` is like now.
     #[must_use]
     pub fn of(engine: &Engine) -> Self {
-        let (attributes, scraped_at_ms) = engine.attributes.read();
+        let (attributes, heard_at_ms) = engine.attributes.told();
         Self {
             in_flight: engine.in_flight.load(Relaxed),
             outstanding_tokens: engine.outstanding.load(Relaxed),
             foreign_requests: engine.foreign_requests(),
+            guessed_requests: engine.guessed_requests(),
             latency_bits: engine.latency.to_bits(),
             health: engine.health.to_parts(),
-            scraped_at_ms,
+            heard_at_ms,
             attributes,
         }
     }
@@ -80,6 +89,7 @@ impl CandidateSet {
 mod tests {
     use std::time::{Duration, Instant};
 
+    use super::super::attributes::{Live, Place};
     use super::super::breaker::Standing;
     use super::super::engine::Outcome;
     use super::super::load::{Expected, InFlight};
@@ -93,7 +103,7 @@ mod tests {
         let snapshot = fleet.published().load_full();
         let set = &snapshot.model("m").unwrap().candidates;
         let engine = &set.list()[1].engine;
-        let mut values = [None; Live::ALL.len()];
+        let mut values = [None; Place::COUNT];
         values[Live::RequestsWaiting as usize] = Some(3.5);
         engine.told(&values, Duration::from_secs(2));
         engine

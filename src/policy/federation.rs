@@ -120,7 +120,7 @@ fn judged(of: &Federation, view: &View<'_>, prices: &Prices, at: usize) -> Resul
         (Some(_), Some(_)) => 0.0,
         _ => NEUTRAL,
     };
-    let throughput = engine.attributes.fresh(Live::TokensPerSecond, by);
+    let throughput = engine.attributes.fresh(Live::BusyTokensPerSecond, by);
     let mut scores = Scores {
         health,
         latency: 1.0 - (seconds / SLOWEST).min(1.0),

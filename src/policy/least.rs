@@ -3,9 +3,8 @@
 use fastrand::Rng;
 
 use super::explain::Verdict;
-use super::least_load::trust;
 use super::view::View;
-use crate::fleet::attributes::Live;
+use crate::fleet::attributes::{Live, trust};
 
 /// Up to so many engines all are compared, beyond it [`DRAWN`].
 const ALL: usize = 32;
@@ -38,7 +37,10 @@ fn requests(view: &View<'_>, at: usize) -> f64 {
 fn waiting(view: &View<'_>, at: usize) -> f64 {
     let attributes = &view.engine(at).attributes;
     let waiting = attributes.fresh(Live::RequestsWaiting, view.by);
-    match (waiting, attributes.age(view.by.now)) {
+    match (
+        waiting,
+        attributes.age_of(Live::RequestsWaiting, view.by.now),
+    ) {
         (Some(waiting), Some(age)) if waiting > 0.0 => waiting * trust(age),
         _ => 0.0,
     }

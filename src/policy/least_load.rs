@@ -6,20 +6,14 @@
 //! all run to the same engine.
 
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::Duration;
 
 use fastrand::Rng;
 
 use super::explain::Verdict;
 use super::view::View;
-use crate::fleet::attributes::Live;
-use crate::fleet::latency::fade;
+use crate::fleet::attributes::{Live, trust};
 use crate::fleet::load::Expected;
 
-/// In this time, in seconds, what a page said of others' requests loses half
-/// its weight. Measured (`pilotfish simulate`): with pages every 30 s and 64
-/// sidecars longer ones herd; with pages every second it makes no difference.
-const HALF_LIFE: f64 = 2.0;
 /// A cache for keys and values that is fuller than this slows its engine down:
 /// running requests are put off.
 const KV_FULL: f64 = 0.9;
@@ -43,11 +37,6 @@ pub(super) fn cost(view: &View<'_>, at: usize, new: f64) -> f64 {
     (parts.ours + parts.foreign + new) * parts.pressure / view.weight(at)
 }
 
-/// How much of what an engine told so long ago still counts.
-pub(super) fn trust(age: Duration) -> f64 {
-    fade(age.as_secs_f64() / HALF_LIFE)
-}
-
 /// What the cost is made of.
 struct Parts {
     /// Tokens of our own requests.
@@ -64,14 +53,14 @@ impl Parts {
         #[expect(clippy::cast_precision_loss, reason = "far below 2^52 tokens")]
         let ours = engine.outstanding.load(Relaxed) as f64;
         let age = engine.attributes.age(view.by.now);
-        let Some(age) = age.filter(|_| engine.attributes.is_fresh(view.by)) else {
-            return Self {
-                ours,
-                foreign: 0.0,
-                pressure: 1.0,
-            };
+        // Fail open, step by step: what it told of late, discounted by its age; what
+        // is thought of engines like it; what we sent ourselves.
+        let age = age.filter(|_| engine.attributes.is_fresh(view.by));
+        let trust = age.map_or(0.0, trust);
+        let others = match age {
+            Some(_) => engine.foreign_requests() * trust,
+            None => engine.guessed_requests(),
         };
-        let trust = trust(age);
         let in_flight = f64::from(engine.in_flight.load(Relaxed));
         // A request of theirs is thought to be like one of ours.
         let each = if in_flight > 0.0 {
@@ -79,11 +68,11 @@ impl Parts {
         } else {
             coming(view) + 128.0
         };
-        let usage = engine.attributes.get(Live::KvCacheUsage).unwrap_or(0.0);
-        let fullness = ((usage - KV_FULL) / (1.0 - KV_FULL)).clamp(0.0, 1.0);
+        let usage = engine.attributes.fresh(Live::KvCacheUsage, view.by);
+        let fullness = ((usage.unwrap_or(0.0) - KV_FULL) / (1.0 - KV_FULL)).clamp(0.0, 1.0);
         Self {
             ours,
-            foreign: engine.foreign_requests() * each * trust,
+            foreign: others * each,
             pressure: 1.0 + KV_PENALTY * fullness * trust,
         }
     }

@@ -274,14 +274,17 @@ pub(super) fn judge(of: &Scored, view: &View<'_>) -> Vec<Verdict> {
         let mut verdict = Verdict::new(-score).with("score", score);
         for (index, goal) in of.goals.iter().take(MOST_GOALS).enumerate() {
             let raw = value(view, at, &goal.attribute);
-            let is_live = matches!(goal.attribute, Attribute::Live(_));
-            let age = view.engine(at).attributes.age(view.moment.now);
+            let attributes = &view.engine(at).attributes;
+            let age = match goal.attribute {
+                Attribute::Live(place) => attributes.age_of(place, view.moment.now),
+                _ => None,
+            };
             verdict.goals.push(super::explain::GoalVerdict {
                 attribute: goal.name.to_string(),
                 raw,
                 normalised: ranges.normalised(index, raw.unwrap_or(f64::NAN)),
                 weight: goal.weight,
-                age_seconds: age.filter(|_| is_live).map(|age| age.as_secs_f64()),
+                age_seconds: age.map(|age| age.as_secs_f64()),
             });
         }
         verdict

@@ -17,7 +17,7 @@ use crate::config::Settings;
 use crate::config::dynamic::DynamicFile;
 use crate::config::resolve::resolve;
 use crate::discovery::listed;
-use crate::fleet::attributes::Live;
+use crate::fleet::attributes::{Live, Place};
 use crate::fleet::breaker::Standing;
 use crate::fleet::engine::Outcome;
 use crate::fleet::load::{Expected, InFlight};
@@ -255,7 +255,7 @@ fn what_is_scraped_counts_as_long_as_it_is_fresh() {
     ] {
         let snapshot = world(policy, &[1.0, 1.0]);
         let list = candidates(&snapshot).list();
-        let mut values = [None; Live::ALL.len()];
+        let mut values = [None; Place::COUNT];
         values[Live::RequestsWaiting as usize] = Some(9.0);
         list[0].engine.told(&values, NOW - Duration::from_secs(age));
         list[1].engine.in_flight.store(1, Relaxed);

@@ -18,6 +18,7 @@ use crate::metrics::ProcessMetrics;
 use crate::upstream::{AnswerBody, AnswerHead, Fault, Link, Pool, Reading, Upload};
 
 use super::headers::{self, Outgoing};
+use super::report;
 
 /// An idle connection that the engine had closed tells so at once; what breaks
 /// later was closed in the midst of our request.
@@ -98,7 +99,12 @@ impl Attempt<'_> {
             let gone = std::io::Error::other("the request cannot be sent again");
             return Err(Fault::Broken(gone));
         };
-        let (head, link, reading, first_by) = self.head(engine, sending, picked_at).await?;
+        let asks_report = self.outgoing.asks_report.get() && engine.reports.may_be_asked();
+        self.outgoing.asks_report.set(asks_report);
+        let (mut head, link, reading, first_by) = self.head(engine, sending, picked_at).await?;
+        if asks_report {
+            report::take(&mut head, engine, self.deadline.now());
+        }
         if head.status.as_u16() == 101 {
             return Ok(Box::new(Answered {
                 head,

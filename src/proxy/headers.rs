@@ -6,12 +6,15 @@
 
 mod retry_after;
 
+use std::cell::Cell;
+
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Request, StatusCode, Version, request};
 
 use percent_encoding::percent_decode_str;
 
 use super::facts::INFERENCE_PATHS;
+use super::report;
 use crate::fleet::EngineUrl;
 use crate::upstream::{AnswerHead, Framing};
 pub use retry_after::retry_after;
@@ -204,6 +207,8 @@ pub struct Outgoing<'a> {
     pub framing: RequestFraming,
     /// Whether it asks to switch protocols.
     pub upgrade: bool,
+    /// Whether the engine is asked for a report of its load.
+    pub asks_report: Cell<bool>,
 }
 
 /// The head as the engine gets it, in bytes.
@@ -238,6 +243,9 @@ pub fn for_engine(outgoing: &Outgoing<'_>, engine: &EngineUrl) -> Vec<u8> {
     out.extend_from_slice(b"\r\nx-forwarded-proto: http\r\nvia: ");
     out.extend_from_slice(via(head.version));
     out.extend_from_slice(b"\r\n");
+    if outgoing.asks_report.get() {
+        field(&mut out, report::FORMAT.as_str().as_bytes(), report::TEXT);
+    }
     if outgoing.upgrade {
         out.extend_from_slice(b"connection: upgrade\r\n");
         for value in head.headers.get_all(header::UPGRADE) {

@@ -34,6 +34,8 @@ pub(super) struct Job {
     pub(super) tokens: usize,
     pub(super) stream: bool,
     usage: bool,
+    /// Whether the answer is to tell how busy the engine is.
+    pub(super) reports: bool,
 }
 
 /// The token at that place of every answer.
@@ -76,6 +78,7 @@ impl Job {
             tokens: asked.unwrap_or(DEFAULT_TOKENS).clamp(1, MAX_TOKENS),
             stream: body["stream"] == true,
             usage: body["stream_options"]["include_usage"] == true,
+            reports: false,
         }
     }
 

@@ -88,6 +88,13 @@ impl Gauges {
         self.itl.reset();
     }
 
+    /// Requests that wait, and the share of so many blocks that is in use.
+    pub(super) fn load(&self, blocks: usize) -> (u64, f64) {
+        #[expect(clippy::cast_precision_loss, reason = "far below 2^52 blocks")]
+        let usage = self.kv_blocks.load(Relaxed) as f64 / blocks.max(1) as f64;
+        (self.waiting.load(Relaxed), usage.min(1.0))
+    }
+
     /// The page, for an engine with this model and so many blocks in all.
     #[must_use]
     pub fn render(&self, model: &str, blocks: usize) -> String {
@@ -95,11 +102,10 @@ impl Gauges {
             out: String::new(),
             labels: format!("engine=\"0\",model_name=\"{model}\""),
         };
-        #[expect(clippy::cast_precision_loss, reason = "far below 2^52 blocks")]
-        let usage = self.kv_blocks.load(Relaxed) as f64 / blocks.max(1) as f64;
+        let (waiting, usage) = self.load(blocks);
         page.value("num_requests_running", "gauge", &self.running.load(Relaxed));
-        page.value("num_requests_waiting", "gauge", &self.waiting.load(Relaxed));
-        page.value("kv_cache_usage_perc", "gauge", &usage.min(1.0));
+        page.value("num_requests_waiting", "gauge", &waiting);
+        page.value("kv_cache_usage_perc", "gauge", &usage);
         for (name, counter) in [
             ("prompt_tokens_total", &self.prompt_tokens),
             ("generation_tokens_total", &self.generation_tokens),

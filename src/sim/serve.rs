@@ -98,7 +98,9 @@ async fn respond(
                     let chat = path == "/v1/chat/completions";
                     let api = if chat { Api::Chat } else { Api::Text };
                     let id = state.requests.fetch_add(1, Relaxed);
-                    return generate(&Job::read(api, id, &body), fault, wire, state).await;
+                    let mut job = Job::read(api, id, &body);
+                    job.reports = request.field("endpoint-load-metrics-format") == Some("TEXT");
+                    return generate(&job, fault, wire, state).await;
                 }
                 Err(answer) => answer,
             }
@@ -193,6 +195,18 @@ async fn generate(
     Ok(whole)
 }
 
+/// A field that tells how busy the engine is, if the job asks for it.
+fn report(job: &Job, state: &State) -> String {
+    if !job.reports {
+        return String::new();
+    }
+    let (waiting, usage) = state.gauges.load(state.config.speed.cache_blocks);
+    format!(
+        "endpoint-load-metrics: TEXT named_metrics.kv_cache_usage_perc={usage}, \
+         named_metrics.num_requests_waiting={waiting}\r\n"
+    )
+}
+
 fn steps(job: &Job) -> u32 {
     u32::try_from(job.tokens - 1).unwrap_or(u32::MAX)
 }
@@ -231,7 +245,8 @@ async fn whole(
     if !pause(step(fault, state) * steps, wire).await {
         return Ok(aborted(state));
     }
-    let answer = Answer::json(200, &job.whole());
+    let mut answer = Answer::json(200, &job.whole());
+    answer.extra = report(job, state);
     let Some((fault, at)) = cut else {
         let generated = &state.gauges.generation_tokens;
         generated.fetch_add(job.tokens as u64, Relaxed);
@@ -253,7 +268,7 @@ async fn stream(
     state: &State,
 ) -> io::Result<bool> {
     let gauges = &state.gauges;
-    wire.stream_head().await?;
+    wire.stream_head(&report(job, state)).await?;
     for at in 0..job.tokens {
         if let Some(fault) = fault.filter(|fault| fault.after() == Some(at)) {
             return fail::break_off(fault, wire, state).await;

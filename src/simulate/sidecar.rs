@@ -14,7 +14,7 @@ use super::trace::{BLOCK_TOKENS, Request};
 use crate::config::Settings;
 use crate::discovery::listed;
 use crate::discovery::models::Cards;
-use crate::fleet::attributes::Live;
+use crate::fleet::attributes::{Live, Place};
 use crate::fleet::engine::Outcome;
 use crate::fleet::load::{Expected, InFlight};
 use crate::fleet::ring::mix;
@@ -130,7 +130,7 @@ impl Sidecar {
     /// Reads what the engines tell of themselves.
     pub(super) fn scrape(&mut self, engines: &[Engine], now: f64) {
         for (one, engine) in self.model.candidates.list().iter().zip(engines) {
-            let mut values = [None; Live::ALL.len()];
+            let mut values = [None; Place::COUNT];
             #[expect(clippy::cast_precision_loss, reason = "far below 2^52 requests")]
             for (attribute, count) in [
                 (Live::RequestsRunning, engine.running()),

@@ -4,9 +4,12 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
+use http::header::CONTENT_ENCODING;
 use http::{Method, StatusCode};
 
+use super::answer::AnswerBody;
+use super::codec::AnswerHead;
 use super::link::{Fault, Reading};
 use super::pool::Pool;
 use super::upload::Upload;
@@ -24,6 +27,9 @@ pub enum FetchError {
     /// Another status than 200.
     #[error("the engine answered {0}")]
     Status(StatusCode),
+    /// A body in a form that was not asked for.
+    #[error("the answer is in the encoding {0:?}")]
+    Encoded(String),
     /// A body beyond the limit.
     #[error("the answer is longer than {0} bytes")]
     TooLong(usize),
@@ -56,10 +62,36 @@ pub async fn fetch(
     engine: &Arc<Engine>,
     what: Get<'_>,
 ) -> Result<Vec<u8>, FetchError> {
-    match ask(pool, engine, what).await? {
-        (StatusCode::OK, body) => Ok(body),
-        (status, _) => Err(FetchError::Status(status)),
-    }
+    let mut whole = Vec::new();
+    stream(pool, engine, what, |piece| whole.extend_from_slice(piece)).await?;
+    Ok(whole)
+}
+
+/// The same, told piece by piece as it comes; tells how many bytes there were.
+///
+/// # Errors
+/// See [`FetchError`]; nothing is retried.
+pub async fn stream(
+    pool: &Rc<Pool>,
+    engine: &Arc<Engine>,
+    what: Get<'_>,
+    take: impl FnMut(&[u8]),
+) -> Result<usize, FetchError> {
+    let (within, most) = (what.within, what.most);
+    let got = async {
+        let (head, body) = begin(pool, engine, what).await?;
+        if head.status != StatusCode::OK {
+            return Err(FetchError::Status(head.status));
+        }
+        let encoding = head.headers.get(CONTENT_ENCODING);
+        if let Some(encoding) = encoding.filter(|encoding| *encoding != "identity") {
+            let encoding = String::from_utf8_lossy(encoding.as_bytes()).into_owned();
+            return Err(FetchError::Encoded(encoding));
+        }
+        read(body, most, take).await
+    };
+    let got = tokio::time::timeout(within, got).await;
+    got.unwrap_or(Err(FetchError::Late(within)))
 }
 
 /// The same, whatever the status.
@@ -71,18 +103,24 @@ pub async fn ask(
     engine: &Arc<Engine>,
     what: Get<'_>,
 ) -> Result<(StatusCode, Vec<u8>), FetchError> {
-    let within = what.within;
-    let got = tokio::time::timeout(within, exchange(pool, engine, what)).await;
+    let (within, most) = (what.within, what.most);
+    let got = async {
+        let (head, body) = begin(pool, engine, what).await?;
+        let mut whole = Vec::new();
+        read(body, most, |piece| whole.extend_from_slice(piece)).await?;
+        Ok((head.status, whole))
+    };
+    let got = tokio::time::timeout(within, got).await;
     got.unwrap_or(Err(FetchError::Late(within)))
 }
 
-async fn exchange(
+/// Sends the question, and waits for the head of the answer.
+async fn begin(
     pool: &Rc<Pool>,
     engine: &Arc<Engine>,
     what: Get<'_>,
-) -> Result<(StatusCode, Vec<u8>), FetchError> {
+) -> Result<(AnswerHead, AnswerBody), FetchError> {
     let mut link = pool.connect(engine).await.map_err(Fault::connecting)?;
-    let most = what.most;
     let mut upload = Upload::new(what.json.iter().cloned().collect(), true, None);
     upload.begin(head(engine, &what));
     let method = if what.json.is_some() {
@@ -93,17 +131,26 @@ async fn exchange(
     let mut reading = Reading::new(&method, false);
     let answered =
         std::future::poll_fn(|cx| link.poll_exchange(&mut upload, &mut reading, pool, cx)).await?;
-    let status = answered.status;
     let unsent = (!upload.ended()).then_some(upload);
-    let mut body = link.into_body(&answered, reading, unsent, pool);
-    let mut whole = BytesMut::new();
+    let body = link.into_body(&answered, reading, unsent, pool);
+    Ok((answered, body))
+}
+
+async fn read(
+    mut body: AnswerBody,
+    most: usize,
+    mut take: impl FnMut(&[u8]),
+) -> Result<usize, FetchError> {
+    let mut bytes = 0;
     while let Some(data) = std::future::poll_fn(|cx| body.poll_data(cx)).await {
-        whole.extend_from_slice(&data?);
-        if whole.len() > most {
+        let data = data?;
+        bytes += data.len();
+        if bytes > most {
             return Err(FetchError::TooLong(most));
         }
+        take(&data);
     }
-    Ok((status, whole.to_vec()))
+    Ok(bytes)
 }
 
 fn head(engine: &Engine, what: &Get<'_>) -> Vec<u8> {

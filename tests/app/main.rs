@@ -13,6 +13,7 @@ mod faults;
 mod hostile;
 mod http2;
 mod killed;
+mod knowing;
 mod overload;
 mod policies;
 mod proxying;

@@ -99,6 +99,7 @@ impl Resolving {
                 labels: entry.labels.clone(),
                 privacy: entry.privacy,
                 cost: entry.cost,
+                engine_type: entry.engine_type,
                 metadata: entry.metadata.clone(),
                 draining: entry.draining,
             };

@@ -33,7 +33,7 @@ const FEDERATION: [(&str, f64); 5] = [
 /// speed and a small model (the reference's `Balanced_Performer`).
 const BALANCED: [(&str, DirectionEntry); 3] = [
     ("latency_ms", DirectionEntry::Min),
-    ("tokens_per_second", DirectionEntry::Max),
+    ("llm_tokens_per_second", DirectionEntry::Max),
     ("parameterCountB", DirectionEntry::Min),
 ];
 
@@ -274,7 +274,7 @@ impl Resolving {
         }
         let goals = entries.iter().map(|goal| Goal {
             name: Arc::from(goal.attribute.as_str()),
-            attribute: Attribute::named(&goal.attribute, &mut self.columns),
+            attribute: Attribute::named(&goal.attribute, &self.own, &mut self.columns),
             direction: match goal.direction {
                 DirectionEntry::Max => Direction::Max,
                 DirectionEntry::Min => Direction::Min,

@@ -54,7 +54,7 @@ fn what_is_not_known_never_wins() {
     );
     let list = candidates(&snapshot).list();
     for (at, ttft, age) in [(0, 900.0, 0), (1, 400.0, 0), (2, 1.0, 61)] {
-        let mut values = [None; Live::ALL.len()];
+        let mut values = [None; Place::COUNT];
         values[Live::TtftMs as usize] = Some(ttft);
         list[at]
             .engine

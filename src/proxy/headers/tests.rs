@@ -15,6 +15,7 @@ fn sent(request: Request<()>, framing: RequestFraming) -> String {
         request_id: &id,
         peer: "10.1.2.3",
         framing,
+        asks_report: Cell::new(false),
     };
     String::from_utf8(for_engine(&outgoing, &engine())).unwrap()
 }
