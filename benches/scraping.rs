@@ -53,7 +53,7 @@ fn page() -> String {
     page
 }
 
-/// Serves the page to everyone, at any path; tells the address and the count.
+/// Serves the page under any prefix; tells the address, and counts the pages.
 fn serve() -> (SocketAddr, Arc<AtomicU64>) {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let address = listener.local_addr().unwrap();
@@ -71,7 +71,12 @@ fn serve() -> (SocketAddr, Arc<AtomicU64>) {
                 let mut stream = stream;
                 let mut head = [0; 4096];
                 // The head comes in one piece.
-                if stream.read(&mut head).is_ok() && stream.write_all(answer.as_bytes()).is_ok() {
+                let length = stream.read(&mut head).unwrap_or(0);
+                let line = head[..length].split(|byte| *byte == b'\r').next().unwrap();
+                if !line.ends_with(b"/metrics HTTP/1.1") {
+                    let _ =
+                        stream.write_all(b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n");
+                } else if stream.write_all(answer.as_bytes()).is_ok() {
                     served.fetch_add(1, Relaxed);
                 }
             }

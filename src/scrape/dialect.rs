@@ -27,6 +27,8 @@ pub(super) enum Source {
     ShareOfBoth(&'static str, &'static str),
     /// The mean of a histogram's new observations, seconds made milliseconds.
     MeanMs(&'static str),
+    /// The same, of two counters: seconds, and what they were spent on.
+    MeanMsOf(&'static str, &'static str),
     /// A moment in Unix seconds, as hours ago.
     HoursSince(&'static str),
     /// Two gauges multiplied.
@@ -40,7 +42,8 @@ pub(super) enum Source {
 }
 
 use Source::{
-    HoursSince, Labels, MeanMs, Names, Rate, Share, ShareOfBoth, Sum, SumOver, Times, Worst,
+    HoursSince, Labels, MeanMs, MeanMsOf, Names, Rate, Share, ShareOfBoth, Sum, SumOver, Times,
+    Worst,
 };
 
 /// An engine's own words.
@@ -235,6 +238,22 @@ pub(super) const DIALECTS: [Dialect; 5] = [
                 Live::PromptTokensPerSecond,
                 Rate("llamacpp:prompt_tokens_total"),
             ),
+            // Cached tokens are not among the others.
+            (
+                Live::PrefixCacheHitRate,
+                ShareOfBoth(
+                    "llamacpp:prompt_tokens_cached_total",
+                    "llamacpp:prompt_tokens_total",
+                ),
+            ),
+            (
+                Live::ItlMs,
+                MeanMsOf(
+                    "llamacpp:tokens_predicted_seconds_total",
+                    "llamacpp:tokens_predicted_total",
+                ),
+            ),
+            (Live::KvCacheUsage, Worst("slots.usage")),
             (Live::KvCacheTokens, Sum("slots.n_ctx")),
             (Live::MaxModelLen, Worst("slots.n_ctx")),
         ],

@@ -30,6 +30,9 @@ struct Load {
 struct Slot {
     n_ctx: f64,
     is_processing: bool,
+    /// What it holds: it grows with what is generated.
+    #[serde(default)]
+    n_prompt_tokens: f64,
 }
 
 /// Reads what `/v1/loads` says; one without ranks, or without memory yet, says
@@ -64,6 +67,13 @@ pub(super) fn loads(body: &[u8], page: &mut Page<'_>) {
 /// Reads what `/slots` says.
 pub(super) fn slots(body: &[u8], page: &mut Page<'_>) {
     let slots: Vec<Slot> = serde_json::from_slice(body).unwrap_or_default();
+    let all: f64 = slots.iter().map(|slot| slot.n_ctx).sum();
+    if all > 0.0 {
+        // What others have left behind gives way.
+        let busy = slots.iter().filter(|slot| slot.is_processing);
+        let held: f64 = busy.map(|slot| slot.n_prompt_tokens).sum();
+        page.number("slots.usage", 0, held / all);
+    }
     for (n, slot) in slots.iter().take(MOST).enumerate() {
         page.number("slots.n_ctx", n, slot.n_ctx);
         let is_processing = f64::from(u8::from(slot.is_processing));

@@ -1,12 +1,15 @@
+use std::sync::Arc;
 use std::time::Duration;
 
-use super::json;
 use super::page::Page;
 use super::reading::Reading;
 use super::wanted::Wanted;
-use crate::config::EngineType;
+use super::{guess, json};
 use crate::config::attribute::{Aggregate, How, OwnAttribute};
-use crate::fleet::attributes::{Live, Place, Values};
+use crate::config::policies::{PolicyKind, PolicySpec};
+use crate::config::{EngineType, Routing, Settings};
+use crate::fleet::attributes::{Freshness, Live, Place, Values};
+use crate::fleet::testing::{fleet, spec};
 
 /// When the second pages of tests/fixtures were read, in Unix seconds.
 const NOW: f64 = 1_763_900_010.0;
@@ -38,6 +41,10 @@ fn both(name: &str, own: &[OwnAttribute]) -> (Values, Values, EngineType) {
     )
 }
 
+fn known(value: f64) -> Option<f64> {
+    Some(value).filter(|value| !value.is_nan())
+}
+
 #[track_caller]
 fn assert_near(name: &str, what: Live, is: Option<f64>, expected: Option<f64>) {
     let near = match (is, expected) {
@@ -48,105 +55,64 @@ fn assert_near(name: &str, what: Live, is: Option<f64>, expected: Option<f64>) {
 }
 
 /// What tests/fixtures/README.md says of each: running and waiting on both pages,
-/// cache on both, hit rate, tokens, prompt tokens, ttft, itl, e2e, uptime, KV
+/// cache on both (NaN: it does not tell), hit rate, tokens, prompt tokens, ttft, itl, e2e, uptime, KV
 /// tokens, adapters.
-type Row = (&'static str, EngineType, [f64; 6], [Option<f64>; 9]);
+type Row = (&'static str, EngineType, [f64; 6], [f64; 9]);
 
-const ROWS: [Row; 6] = [
+/// It does not tell.
+const NO: f64 = f64::NAN;
+
+const ROWS: [Row; 7] = [
     (
         "vllm",
         EngineType::Vllm,
         [5.0, 7.0, 1.0, 3.0, 0.4, 0.625],
-        [
-            Some(0.75),
-            Some(250.0),
-            Some(500.0),
-            Some(250.0),
-            Some(25.0),
-            Some(3000.0),
-            Some(2.0),
-            Some(448_000.0),
-            Some(3.0),
-        ],
+        [0.75, 250.0, 500.0, 250.0, 25.0, 3000.0, 2.0, 448_000.0, 3.0],
     ),
     (
         "vllm-openmetrics",
         EngineType::Vllm,
         [3.0, 4.0, 1.0, 2.0, 0.25, 0.375],
-        [
-            Some(0.75),
-            Some(140.0),
-            Some(300.0),
-            Some(240.0),
-            Some(25.0),
-            Some(3000.0),
-            Some(2.0),
-            Some(224_000.0),
-            Some(3.0),
-        ],
+        [0.75, 140.0, 300.0, 240.0, 25.0, 3000.0, 2.0, 224_000.0, 3.0],
     ),
     (
         "vllm-early",
         EngineType::Vllm,
         [6.0, 8.0, 0.0, 1.0, 0.5, 0.5625],
-        [
-            Some(0.25),
-            Some(160.0),
-            Some(400.0),
-            Some(80.0),
-            Some(25.0),
-            Some(4500.0),
-            Some(2.0),
-            Some(432_000.0),
-            None,
-        ],
+        [0.25, 160.0, 400.0, 80.0, 25.0, 4500.0, 2.0, 432_000.0, NO],
     ),
     (
         "vllm-old",
         EngineType::Vllm,
         [4.0, 5.0, 2.0, 0.0, 0.125, 0.1875],
-        [
-            Some(0.5),
-            Some(80.0),
-            Some(200.0),
-            Some(100.0),
-            Some(20.0),
-            Some(2000.0),
-            Some(2.0),
-            Some(184_960.0),
-            Some(0.0),
-        ],
+        [0.5, 80.0, 200.0, 100.0, 20.0, 2000.0, 2.0, 184_960.0, 0.0],
     ),
     (
         "sglang",
         EngineType::Sglang,
         [9.0, 11.0, 2.0, 5.0, 0.32, 0.42],
-        [
-            Some(0.6),
-            Some(300.0),
-            Some(600.0),
-            Some(400.0),
-            Some(30.0),
-            Some(6000.0),
-            None,
-            Some(250_000.0),
-            None,
-        ],
+        [0.6, 300.0, 600.0, 400.0, 30.0, 6000.0, NO, 250_000.0, NO],
     ),
     (
         "trtllm",
         EngineType::Trtllm,
         [10.0, 12.0, 0.0, 4.0, 0.3, 0.34375],
+        [0.6, 120.0, 250.0, 375.0, 15.0, 5000.0, NO, 131_072.0, NO],
+    ),
+    (
+        "llamacpp",
+        EngineType::Llamacpp,
+        [2.0, 2.0, 1.0, 1.0, NO, NO],
         [
-            Some(0.6),
-            Some(120.0),
-            Some(250.0),
-            Some(375.0),
-            Some(15.0),
-            Some(5000.0),
-            None,
-            Some(131_072.0),
-            None,
+            468.0 / 562.0,
+            43.2,
+            9.4,
+            NO,
+            18.10516e3 / 432.0,
+            NO,
+            NO,
+            NO,
+            NO,
         ],
     ),
 ];
@@ -156,7 +122,7 @@ fn every_engine_says_the_same_in_its_own_words() {
     for (name, of, gauges, rest) in ROWS {
         let (first, second, dialect) = both(name, &[]);
         assert_eq!(dialect, of, "{name}");
-        let [running1, running2, waiting1, waiting2, cache1, cache2] = gauges.map(Some);
+        let [running1, running2, waiting1, waiting2, cache1, cache2] = gauges.map(known);
         for (values, what, expected) in [
             (&first, Live::RequestsRunning, running1),
             (&second, Live::RequestsRunning, running2),
@@ -182,7 +148,7 @@ fn every_engine_says_the_same_in_its_own_words() {
             Live::LoraAdapters,
         ]
         .into_iter()
-        .zip(rest);
+        .zip(rest.map(known));
         for (what, expected) in rest {
             assert_near(name, what, second[what as usize], expected);
         }
@@ -246,6 +212,12 @@ fn json_pages_that_say_nothing() {
     assert_eq!(values[Live::RequestsRunning as usize], Some(1.0));
     assert_eq!(values[Live::KvCacheTokens as usize], Some(1024.0));
     assert_eq!(values[Live::MaxModelLen as usize], Some(512.0));
+    assert_eq!(values[Live::KvCacheUsage as usize], Some(0.0));
+    let real = String::from_utf8(fixture("llamacpp-slots.json")).unwrap();
+    let values = slots(&real).unwrap().values(&wanted, None, None, NOW);
+    assert_eq!(values[Live::KvCacheTokens as usize], Some(2048.0));
+    assert_eq!(values[Live::KvCacheUsage as usize], Some(63.0 / 2048.0));
+    assert_eq!(values[Live::RequestsRunning as usize], Some(2.0));
     assert!(slots("{}").is_none());
 }
 
@@ -384,4 +356,35 @@ fn a_type_that_is_given_is_believed() {
     assert_eq!(of(None), Some(1.0));
     assert_eq!(of(Some(EngineType::Sglang)), Some(2.0));
     assert_eq!(of(Some(EngineType::Llamacpp)), None);
+}
+
+#[test]
+fn engines_that_tell_nothing_are_thought_to_be_like_the_rest() {
+    let mut fleet = fleet();
+    let settings = Settings {
+        routing: Routing {
+            policy: PolicySpec::plain("leastload", PolicyKind::LeastLoad),
+            ..Routing::default()
+        },
+        ..Settings::default()
+    };
+    let specs = ["http://a:1", "http://b:1", "http://c:1"].map(|url| spec(url, &["m"]));
+    fleet.apply(Arc::new(settings), specs.to_vec());
+    let snapshot = fleet.published().load_full();
+    let engine = |at: usize| &snapshot.all.candidates.list()[at].engine;
+    let second = Duration::from_secs(1);
+    let guesses = |now: Duration| {
+        guess(&snapshot, Freshness::new(now, second * 60));
+        [0, 1, 2].map(|at| engine(at).guessed_requests())
+    };
+    assert_eq!(guesses(second * 100), [0.0; 3]);
+    for (at, running) in [(0, 8.0), (1, 4.0)] {
+        let mut values = [None; Place::COUNT];
+        values[Live::RequestsRunning as usize] = Some(running);
+        engine(at).told(&values, second * 100);
+    }
+    assert_eq!(guesses(second * 100), [0.0, 0.0, 6.0]);
+    // Half of it after 2 s, and nothing once all are stale.
+    assert_eq!(guesses(second * 102), [0.0, 0.0, 3.0]);
+    assert_eq!(guesses(second * 200), [0.0; 3]);
 }

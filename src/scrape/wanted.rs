@@ -155,6 +155,10 @@ impl Wanted {
                 let count = sum(&format!("{name}_count"));
                 (sum(&format!("{name}_sum")), Made::Over(count))
             }
+            Source::MeanMsOf(seconds, count) => {
+                scale = 1e3;
+                (sum(seconds), Made::Over(sum(count)))
+            }
             Source::HoursSince(name) => (self.family(plain(name, Together::Max)), Made::HoursSince),
             Source::Times(one, other) => (sum(one), Made::Times(sum(other))),
             Source::Labels(name, labels, group) => {

@@ -1,8 +1,9 @@
 //! What engines tell of themselves, through the whole proxy: pages of every
 //! kind, reports in answers, and that neither ever costs anyone a request.
 
-use std::sync::Arc;
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::{Arc, Mutex};
 
 use crate::support::engine::RawEngine;
 use crate::support::{Folder, TestApp, eventually, post};
@@ -107,7 +108,7 @@ fn a_bad_page_costs_nobody_anything() {
     );
     let slow = "HTTP/1.1 200 OK\r\ncontent-length: 1000000\r\n\r\nvllm:num_requests_running 3\n";
     for (name, page) in [
-        ("no page", String::new()),
+        ("silent", String::new()),
         ("html", ok("<html><body>Not here</body></html>")),
         ("empty", ok("")),
         ("gzip", gzip.to_owned()),
@@ -135,7 +136,7 @@ fn a_bad_page_costs_nobody_anything() {
             json!({}),
         );
         assert_eq!(app.chat(BODY).status, 200, "{name}");
-        if name != "slow" {
+        if !matches!(name, "slow" | "silent") {
             eventually(name, || {
                 let page = app.get("/metrics").text();
                 let line = page
@@ -276,4 +277,52 @@ fn the_simulated_engine_tells_as_vllm_does() {
             && entry["engine_type"] == "vllm"
             && entry["attributes"]["uptime_hours"].as_f64().is_some()
     });
+}
+
+#[test]
+fn of_many_engines_some_are_read_and_all_are_served() {
+    let (read, served) = (
+        Arc::new(Mutex::new(HashSet::new())),
+        Arc::new(AtomicUsize::new(0)),
+    );
+    let (reads, serves) = (Arc::clone(&read), Arc::clone(&served));
+    let raw = RawEngine::start(move |mut conn| {
+        while let Some(seen) = conn.request() {
+            let path = seen.head.split(' ').nth(1).unwrap().to_owned();
+            if let Some(engine) = path.strip_suffix("/metrics") {
+                reads.lock().unwrap().insert(engine.to_owned());
+                conn.write(&ok("vllm:num_requests_running 3\n"));
+            } else if seen.head.starts_with("GET ") {
+                conn.write("HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n");
+            } else {
+                serves.fetch_add(1, SeqCst);
+                conn.json("{}");
+            }
+        }
+    });
+    let engines: Vec<Value> = (0..60)
+        .map(|n| json!({"url": format!("{}/e{n}", raw.url()), "models": ["m"]}))
+        .collect();
+    let app = app("aperture", &json!(engines), json!({"aperture": 7}));
+    let told = || {
+        let engines = app.get("/engines").json();
+        let engines = engines.as_array().unwrap().iter();
+        engines
+            .filter(|one| one["attributes"]["requests_running"] == 3.0)
+            .count()
+    };
+    eventually("its share has told", || told() == 7);
+    for _ in 0..30 {
+        assert_eq!(app.chat(BODY).status, 200);
+    }
+    assert_eq!(served.load(SeqCst), 30);
+    // Ten minutes turn it once.
+    assert!(read.lock().unwrap().len() <= 9);
+    let engines = app.get("/engines").json();
+    let used = engines
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|one| one["connects"].as_u64() > Some(1));
+    assert!(used.count() > 7, "{engines}");
 }
