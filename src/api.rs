@@ -10,6 +10,7 @@ pub mod decisions;
 pub mod exposition;
 pub mod host;
 pub mod models;
+pub mod page;
 pub mod summary;
 
 use std::sync::Arc;

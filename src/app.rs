@@ -13,15 +13,15 @@ use arc_swap::ArcSwap;
 use bytes::Bytes;
 use tokio::sync::mpsc;
 
+use crate::api::page::Sources;
 use crate::api::{Api, Ask, models};
 use crate::config::{Bounds, Config, DrainSettings, Settings};
 use crate::control::{Admin, ControlSpec, QUEUE};
 use crate::discovery::listed;
 use crate::discovery::models::Cards;
 use crate::drain::{DrainPhase, DrainWatch};
-use crate::fleet::gate::Places;
 use crate::fleet::{Fleet, Snapshot};
-use crate::metrics::{Metrics, ModelRegistry};
+use crate::metrics::{Metrics, ModelRegistry, WorkerMetrics};
 use crate::proxy::ProxySettings;
 use crate::proxy::facts::Budget;
 use crate::proxy::meter::RecordSink;
@@ -61,7 +61,7 @@ pub fn build(config: Config, records: Option<RecordSink>) -> anyhow::Result<App>
     }
     let metrics = Metrics::default();
     let registry = ModelRegistry::new(metrics.clone());
-    let models = registry.rendered();
+    let sources = Sources::new(&metrics, &registry, config.workers.max(1));
     let mut fleet = Fleet::new(registry);
     let (settings, cards) = (config.settings, Cards::default());
     fleet.apply(
@@ -86,14 +86,12 @@ pub fn build(config: Config, records: Option<RecordSink>) -> anyhow::Result<App>
     let spec = ControlSpec {
         fleet,
         dynamic: config.dynamic,
-        exporter: metrics.handle(),
-        models,
+        sources,
         list: Arc::clone(&api.models),
         health: Arc::clone(&api.health),
         is_discovered: Arc::clone(&api.is_discovered),
         engine_key: config.engine_key,
         decisions: Arc::default(),
-        places: Places::default(),
         stats: config.stats.clone(),
         timeouts: settings.timeouts,
         settings,
@@ -108,15 +106,17 @@ pub fn build(config: Config, records: Option<RecordSink>) -> anyhow::Result<App>
             log_requests: config.stats.log_requests,
             decisions: Arc::clone(&spec.decisions),
             stale_after: stale_after(config.stats.scrape_every),
-            places: spec.places.clone(),
-            workers: config.workers.max(1),
+            places: spec.sources.places.clone(),
+            refusals: Arc::clone(&spec.sources.refusals),
+            workers: spec.sources.workers.len(),
             records,
         },
         bounds: config.bounds,
         root_path: Arc::from(config.root_path),
         api,
+        told: Arc::clone(&spec.sources.workers),
     };
-    let (open, mut threads) = start_workers(&template, &listener, config.workers)?;
+    let (open, mut threads) = start_workers(&template, &listener)?;
     threads.push(thread("control", move || control::run(spec, asked, admin))?);
     Ok(App {
         address,
@@ -152,6 +152,7 @@ struct WorkerTemplate {
     bounds: Bounds,
     root_path: Arc<str>,
     api: Api,
+    told: Arc<[WorkerMetrics]>,
 }
 
 type OpenCounts = Arc<[AtomicUsize]>;
@@ -161,9 +162,10 @@ type OpenCounts = Arc<[AtomicUsize]>;
 fn start_workers(
     template: &WorkerTemplate,
     listener: &StdListener,
-    count: usize,
 ) -> io::Result<(OpenCounts, Vec<JoinHandle<()>>)> {
-    let open: OpenCounts = (0..count.max(1)).map(|_| AtomicUsize::new(0)).collect();
+    let open: OpenCounts = (template.told.iter())
+        .map(|_| AtomicUsize::new(0))
+        .collect();
     let mut threads = Vec::with_capacity(open.len() + 1);
     for index in 0..open.len() {
         let spec = worker::WorkerSpec {
@@ -175,6 +177,7 @@ fn start_workers(
             root_path: Arc::clone(&template.root_path),
             api: template.api.clone(),
             open: Arc::clone(&open),
+            told: Arc::clone(&template.told),
         };
         threads.push(thread(&format!("worker-{index}"), move || {
             worker::run(spec)

@@ -13,27 +13,24 @@ mod reload;
 
 use std::cell::RefCell;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::sync::{Notify, mpsc};
 
-use crate::api::exposition::Kind;
 use crate::api::host::Host;
-use crate::api::{Ask, Health, Query, attributes, compatible, exposition, models, summary};
+use crate::api::page::{self, Sources};
+use crate::api::{Ask, Health, Query, models, summary};
 use crate::config::{DynamicSource, Settings, StatsSettings, Timeouts};
 use crate::decisions::DecisionLog;
 use crate::discovery::listed;
 use crate::discovery::models::Cards;
 use crate::fleet::attributes::Freshness;
-use crate::fleet::gate::Places;
 use crate::fleet::stats::Windows;
 use crate::fleet::{Fleet, Snapshot};
-use crate::metrics::ModelMetrics;
 use crate::scrape::{Scraper, stale_after};
 use crate::upstream::Pool;
 pub use admin::Admin;
@@ -54,10 +51,8 @@ pub struct ControlSpec {
     pub settings: Settings,
     /// The dynamic file.
     pub dynamic: Option<DynamicSource>,
-    /// The exporter.
-    pub exporter: PrometheusHandle,
-    /// Every model's own histograms.
-    pub models: Arc<Mutex<Vec<Arc<ModelMetrics>>>>,
+    /// What `/metrics` is made from.
+    pub sources: Sources,
     /// The list behind `/v1/models`.
     pub list: Arc<ArcSwap<Bytes>>,
     /// The page behind `/health`.
@@ -68,8 +63,6 @@ pub struct ControlSpec {
     pub stats: StatsSettings,
     /// Decisions that are to be explained.
     pub decisions: Arc<DecisionLog>,
-    /// Places, where requests in flight are limited.
-    pub places: Places,
     /// A bearer token for engines.
     pub engine_key: Option<String>,
     /// Deadlines of its own connections.
@@ -112,15 +105,13 @@ struct Control {
     settings: RefCell<Arc<Settings>>,
     dynamic: Option<DynamicSource>,
     reloads: RefCell<ReloadStatus>,
-    exporter: PrometheusHandle,
-    models: Arc<Mutex<Vec<Arc<ModelMetrics>>>>,
+    sources: Sources,
     list: Arc<ArcSwap<Bytes>>,
     health: Health,
     is_discovered: Arc<AtomicBool>,
     stats: StatsSettings,
     engine_key: Option<String>,
     decisions: Arc<DecisionLog>,
-    places: Places,
     cards: RefCell<Cards>,
     windows: RefCell<Windows>,
     host: RefCell<Host>,
@@ -137,8 +128,7 @@ impl Control {
             settings: RefCell::new(Arc::new(spec.settings)),
             reloads: RefCell::new(ReloadStatus::first(spec.dynamic.as_ref())),
             dynamic: spec.dynamic,
-            exporter: spec.exporter,
-            models: spec.models,
+            sources: spec.sources,
             list: spec.list,
             health: spec.health,
             is_discovered: spec.is_discovered,
@@ -146,7 +136,6 @@ impl Control {
             stats: spec.stats,
             engine_key: spec.engine_key,
             decisions: spec.decisions,
-            places: spec.places,
             cards: RefCell::default(),
             host: RefCell::default(),
             pool,
@@ -192,7 +181,7 @@ impl Control {
     async fn keep_up(&self) {
         loop {
             tokio::time::sleep(UPKEEP).await;
-            self.exporter.run_upkeep();
+            self.sources.run_upkeep();
         }
     }
 
@@ -249,25 +238,13 @@ impl Control {
     }
 
     fn metrics(&self) -> Bytes {
-        let mut text = self.exporter.render();
         let snapshot = self.published.load();
-        let rates = self.windows.borrow().rates(&snapshot, Instant::now());
-        exposition::engines(&mut text, &snapshot);
-        compatible::engines(&mut text, &snapshot, &rates);
-        attributes::engines(&mut text, &snapshot, self.freshness());
-        compatible::host(&mut text, self.host.borrow().usage());
-        let waiting = self.places.waiting().to_string();
-        let (name, help) = (
-            "pilotfish_requests_waiting",
-            "Requests that wait for a place.",
-        );
-        exposition::single(&mut text, name, Kind::Gauge, help, &waiting);
+        let windows = self.windows.borrow();
+        let mut text = (self.sources).page(&snapshot, &windows, self.freshness());
+        page::host(&mut text, self.host.borrow().usage());
         self.reloads.borrow().expose(&mut text, snapshot.generation);
         #[cfg(feature = "count-allocations")]
-        exposition::allocations(&mut text);
-        if let Ok(models) = self.models.lock() {
-            exposition::inter_token(&mut text, &models);
-        }
+        page::allocations(&mut text);
         Bytes::from(text)
     }
 }

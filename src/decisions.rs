@@ -14,7 +14,8 @@ use fastrand::Rng;
 use crate::fleet::reading::Reading;
 use crate::fleet::{EngineSpec, Model};
 use crate::policy::explain::{Verdict, drawn, explain};
-use crate::policy::{Asked, Moment, Policy, Question, Refusal, Tried, decide};
+use crate::policy::reason::Choice;
+use crate::policy::{Asked, Moment, Policy, Question, Refusal, Tried, choose};
 
 /// Decisions kept.
 const MOST: usize = 1000;
@@ -85,9 +86,15 @@ impl Inputs {
     /// Makes the decision, from these inputs alone; also tells how many turns
     /// it takes of those that the candidates share.
     pub fn decide(&self) -> (Result<usize, Refusal>, usize) {
+        let (choice, turns) = self.choose();
+        (choice.map(|choice| choice.at), turns)
+    }
+
+    /// The same, and by which branch.
+    pub fn choose(&self) -> (Result<Choice, Refusal>, usize) {
         self.with_question(|question| {
             let mut rng = Rng::with_seed(self.seed);
-            let chosen = decide(&self.policy.spec.kind, question, &mut rng);
+            let chosen = choose(&self.policy.spec.kind, question, &mut rng);
             let now = question.set.cursor.load(Relaxed);
             (chosen, now.wrapping_sub(self.turn))
         })

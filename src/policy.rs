@@ -9,6 +9,7 @@
 pub mod explain;
 pub mod memory;
 pub mod qos;
+pub mod reason;
 
 mod affinity;
 mod federation;
@@ -36,8 +37,9 @@ use crate::fleet::layout::Capability;
 use crate::fleet::{CandidateSet, Engine};
 use memory::{Memory, Prefix};
 use qos::Qos;
+use reason::{Choice, Decisions, Reason};
 use sequential::Turns;
-use view::{Drawn, View};
+use view::{Noted, View};
 
 /// A policy in force, with what it remembers.
 #[derive(Debug)]
@@ -48,6 +50,8 @@ pub struct Policy {
     pub memory: Option<Arc<Memory>>,
     /// Whose turn it is of the models that requests allow.
     pub turns: Arc<Turns>,
+    /// How often it chose, and why.
+    pub decisions: Arc<Decisions>,
 }
 
 /// The policies in force.
@@ -79,6 +83,7 @@ impl Policies {
                 spec: spec.clone(),
                 memory: reads_prompt.then(|| memory.unwrap_or_default()),
                 turns: before.map_or_else(Arc::default, |known| Arc::clone(&known.turns)),
+                decisions: before.map_or_else(Arc::default, |known| Arc::clone(&known.decisions)),
             })
         };
         let default = make(&routing.policy);
@@ -231,25 +236,49 @@ pub struct Question<'a> {
 /// # Errors
 /// Why there is none.
 pub fn decide(kind: &PolicyKind, question: &Question<'_>, rng: &mut Rng) -> Result<usize, Refusal> {
-    decide_noting(kind, question, rng, &Drawn::default())
+    decide_noting(kind, question, rng, &Noted::default())
 }
 
-/// The same, and what was drawn at random.
+/// The same, and by which branch.
+///
+/// # Errors
+/// Why there is none.
+pub fn choose(
+    kind: &PolicyKind,
+    question: &Question<'_>,
+    rng: &mut Rng,
+) -> Result<Choice, Refusal> {
+    let noted = Noted::default();
+    let at = decide_noting(kind, question, rng, &noted)?;
+    let reason = noted.reason();
+    Ok(Choice { at, reason })
+}
+
+/// The same, and what is noted on the way.
 fn decide_noting(
     kind: &PolicyKind,
     question: &Question<'_>,
     rng: &mut Rng,
-    drawn: &Drawn,
+    noted: &Noted,
 ) -> Result<usize, Refusal> {
-    let view = View::new(question, drawn);
+    let view = View::new(question, noted);
     match kind {
-        PolicyKind::Sequential(then) => decide_noting(then, question, rng, drawn),
+        PolicyKind::Sequential(then) => decide_noting(then, question, rng, noted),
         PolicyKind::Federation(of) => federation::pick(of, &view, rng),
         _ => match pick(kind, &view, rng) {
-            Some(at) => Ok(at),
+            Some(at) => {
+                if view.is_panicking() {
+                    view.takes(Reason::Panic);
+                }
+                Ok(at)
+            }
             // There will be a place; those that are set aside are no substitute.
             None if view.refusal() == Refusal::Full => Err(Refusal::Full),
-            None => pick(kind, &view.lenient(), rng).ok_or_else(|| view.lenient().refusal()),
+            None => {
+                let chosen = pick(kind, &view.lenient(), rng);
+                view.takes(Reason::LastResort);
+                chosen.ok_or_else(|| view.lenient().refusal())
+            }
         },
     }
 }

@@ -54,7 +54,7 @@ use crate::upstream::{Pool, Upload};
 use attempt::{Attempt, Hurry};
 use body::ObservedBody;
 use choose::Choosing;
-use error::ProxyError;
+use error::{ProxyError, Refusals};
 use facts::{Budget, Peeked, Peeking};
 use give::{Held, Told};
 use headers::{Outgoing, Pinned, RequestFraming};
@@ -98,6 +98,8 @@ pub struct ProxySettings {
     pub stale_after: Duration,
     /// Places, where requests in flight are limited.
     pub places: Places,
+    /// Requests that got an error of ours.
+    pub refusals: Arc<Refusals>,
     /// How many workers share a process's budget of retries.
     pub workers: usize,
 }
@@ -145,7 +147,7 @@ impl Proxy {
         };
         let mut response = match exchange.run(body, serving).await {
             Ok(response) => response,
-            Err((serving, error)) => own_error(&error, serving),
+            Err((serving, error)) => own_error(&error, serving, &self.settings.refusals),
         };
         exchange.tell(&mut response);
         drop(exchange);
@@ -304,6 +306,7 @@ impl Exchange<'_> {
                 log: (is_explained || self.is_sampled()).then_some(&*settings.decisions),
                 request_id: self.id.to_str().unwrap_or_default(),
                 recorded: Cell::new(None),
+                reason: Cell::default(),
             },
             settings: &self.snapshot.settings,
             budget: &self.proxy.retries,

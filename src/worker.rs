@@ -23,6 +23,7 @@ use crate::downstream::watch::{TICK, Watch};
 use crate::downstream::{self, Shared};
 use crate::drain::DrainPhase;
 use crate::fleet::Snapshot;
+use crate::metrics::WorkerMetrics;
 use crate::net;
 use crate::proxy::{Proxy, ProxySettings, headers};
 use crate::upstream::Pool;
@@ -55,6 +56,8 @@ pub struct WorkerSpec {
     pub api: Api,
     /// Open connections of each worker.
     pub open: Arc<[AtomicUsize]>,
+    /// What each worker tells of itself.
+    pub told: Arc<[WorkerMetrics]>,
 }
 
 /// Runs a worker until it is drained.
@@ -86,13 +89,16 @@ async fn serve(spec: WorkerSpec) -> io::Result<()> {
         drain: settings.drain.clone(),
         idle: Rc::new(IdleQueue::new(settings.metrics.closed_idle.clone())),
     });
-    let ticking = tick(
-        published,
-        Rc::clone(&shared),
-        Rc::clone(&pool),
-        Rc::clone(&stop_accepting),
+    let ticking = tokio::task::spawn_local(
+        Ticking {
+            published,
+            shared: Rc::clone(&shared),
+            pool: Rc::clone(&pool),
+            stop_accepting: Rc::clone(&stop_accepting),
+            told: (spec.told, spec.index),
+        }
+        .run(),
     );
-    let ticking = tokio::task::spawn_local(ticking);
     let server = Server {
         index: spec.index,
         room: Room::new(spec.bounds.max_connections, spec.open.len(), spec.index),
@@ -116,33 +122,45 @@ async fn serve(spec: WorkerSpec) -> io::Result<()> {
     Ok(())
 }
 
-/// Looks at deadlines, phases, idle connections, and changed settings.
-async fn tick(
+/// What is looked at ten times a second.
+struct Ticking {
     published: Arc<ArcSwap<Snapshot>>,
     shared: Rc<Shared>,
     pool: Rc<Pool>,
     stop_accepting: Rc<Notify>,
-) {
-    let mut interval = tokio::time::interval(TICK);
-    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let mut phase = DrainPhase::Run;
-    for count in 0u64.. {
-        let now = interval.tick().await.into_std();
-        shared.watch.sweep(now);
-        let timeouts = published.load().settings.timeouts;
-        if timeouts != shared.timeouts.replace(timeouts) {
-            pool.set_timeouts(timeouts.pool_idle, timeouts.connect);
-        }
-        if count % POOL_SWEEP == 0 {
-            pool.sweep(now);
-        }
-        let current = shared.drain.phase();
-        if current != phase {
-            phase = current;
-            if phase >= DrainPhase::Finish {
-                stop_accepting.notify_one();
+    /// What the workers tell of themselves, and which of them this is.
+    told: (Arc<[WorkerMetrics]>, usize),
+}
+
+impl Ticking {
+    /// Looks at deadlines, phases, idle connections, and changed settings.
+    async fn run(self) {
+        let (shared, pool) = (&self.shared, &self.pool);
+        let told = &self.told.0[self.told.1];
+        let mut interval = tokio::time::interval(TICK);
+        interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut phase = DrainPhase::Run;
+        for count in 0u64.. {
+            // When the tick was due.
+            let now = interval.tick().await.into_std();
+            told.late(now.elapsed());
+            shared.watch.sweep(now);
+            let timeouts = self.published.load().settings.timeouts;
+            if timeouts != shared.timeouts.replace(timeouts) {
+                pool.set_timeouts(timeouts.pool_idle, timeouts.connect);
             }
-            shared.watch.wake_all();
+            if count % POOL_SWEEP == 0 {
+                pool.sweep(now);
+                told.set_idle_links(pool.idle());
+            }
+            let current = shared.drain.phase();
+            if current != phase {
+                phase = current;
+                if phase >= DrainPhase::Finish {
+                    self.stop_accepting.notify_one();
+                }
+                shared.watch.wake_all();
+            }
         }
     }
 }

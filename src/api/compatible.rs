@@ -4,12 +4,11 @@
 use std::collections::HashMap;
 use std::sync::atomic::Ordering::Relaxed;
 
-use super::exposition::{Escaped, Kind, family, line, single};
+use super::exposition::{Kind, Shown, escaped, family, histogram, line, series, single};
 use super::host::Usage;
 use crate::fleet::engine::Outcome;
 use crate::fleet::stats::{LATENCY_BOUNDS, Rates, Served};
-use crate::fleet::{Candidate, Engine, Snapshot};
-use crate::metrics::ModelRegistry;
+use crate::fleet::{Engine, Snapshot};
 
 /// What the reference shows where it knows nothing.
 const UNKNOWN: f64 = -1.0;
@@ -72,38 +71,77 @@ pub(super) fn prefilling(engine: &Engine) -> u32 {
 }
 
 /// Appends every engine's series.
-pub fn engines(out: &mut String, snapshot: &Snapshot, rates: &HashMap<u64, Rates>) {
-    let candidates = snapshot.all.candidates.list();
+pub(super) fn engines(out: &mut String, engines: &[Shown<'_>], rates: &HashMap<u64, Rates>) {
+    let rates: Vec<Rates> = (engines.iter())
+        .map(|shown| rates.get(&shown.one.engine.key).copied())
+        .map(Option::unwrap_or_default)
+        .collect();
     for (name, help, value) in FAMILIES {
         family(out, name, Kind::Gauge, help);
-        for candidate in candidates {
-            let engine = &candidate.engine;
-            let server = Escaped(engine.url.text());
-            let rates = rates.get(&engine.key).copied().unwrap_or_default();
-            let value = value(engine, &rates);
-            line(out, format_args!("{name}{{server=\"{server}\"}} {value}"));
+        for (Shown { one, url }, rates) in engines.iter().zip(&rates) {
+            series(out, name, ("server", url), value(&one.engine, rates));
         }
     }
-    tokens(out, snapshot);
-    errors(out, snapshot);
-    latencies(out, snapshot);
 }
 
-/// Every engine with every model that it has worked for.
-fn pairs(snapshot: &Snapshot) -> impl Iterator<Item = (&str, &Candidate)> {
+/// One engine's work for the models of one label.
+struct Work<'a> {
+    /// The label, as it is counted under elsewhere.
+    model: &'a str,
+    /// The engine, by its place on the list.
+    at: usize,
+    served: &'a Served,
+}
+
+/// Appends what engines did for models: every pair of them that had to do with
+/// each other.
+pub(super) fn work(out: &mut String, snapshot: &Snapshot, engines: &[Shown<'_>]) {
+    let places: HashMap<u64, usize> = (engines.iter().enumerate())
+        .map(|(at, shown)| (shown.one.engine.key, at))
+        .collect();
     let models = snapshot.models().into_iter().chain([&snapshot.all]);
-    models.flat_map(|model| {
-        let name = if model.name.is_empty() {
-            ModelRegistry::UNKNOWN
-        } else {
-            &model.name
-        };
+    let all = models.flat_map(|model| {
         let list = model.candidates.list().iter();
-        list.map(move |candidate| (name, candidate))
-    })
+        list.filter_map(|one| {
+            Some(Work {
+                model: model.metrics.label(),
+                at: *places.get(&one.engine.key)?,
+                served: &one.served,
+            })
+        })
+    });
+    let mut all: Vec<Work<'_>> = all.collect();
+    // Models beyond the bound share a label, and so their work is summed.
+    all.sort_by_key(|work| (work.model, work.at));
+    let same = |a: &Work<'_>, b: &Work<'_>| (a.model, a.at) == (b.model, b.at);
+    let groups: Vec<Group<'_>> = (all.chunk_by(same))
+        .map(|of| Group {
+            labels: format!(
+                "server=\"{}\",model=\"{}\"",
+                engines[of[0].at].url,
+                escaped(of[0].model)
+            ),
+            of,
+        })
+        .collect();
+    tokens(out, &groups);
+    errors(out, &groups);
+    latencies(out, &groups);
 }
 
-fn tokens(out: &mut String, snapshot: &Snapshot) {
+/// What has the same labels.
+struct Group<'a> {
+    labels: String,
+    of: &'a [Work<'a>],
+}
+
+impl Group<'_> {
+    fn sum(&self, count: impl Fn(&Served) -> u64) -> u64 {
+        self.of.iter().map(|work| count(work.served)).sum()
+    }
+}
+
+fn tokens(out: &mut String, groups: &[Group<'_>]) {
     type Count = fn(&Served) -> u64;
     let families: [(&str, &str, Count); 2] = [
         (
@@ -119,59 +157,56 @@ fn tokens(out: &mut String, snapshot: &Snapshot) {
     ];
     for (name, help, count) in families {
         family(out, name, Kind::Counter, help);
-        for (model, one) in pairs(snapshot) {
-            let count = count(&one.served);
+        for group in groups {
+            let count = group.sum(count);
             if count > 0 {
-                let (server, model) = (Escaped(one.engine.url.text()), Escaped(model));
-                let labels = format_args!("server=\"{server}\",model=\"{model}\"");
+                let labels = &group.labels;
                 line(out, format_args!("{name}{{{labels}}} {count}"));
             }
         }
     }
 }
 
-fn errors(out: &mut String, snapshot: &Snapshot) {
+fn errors(out: &mut String, groups: &[Group<'_>]) {
     let name = "vllm:request_errors_total";
     let help = "Requests that an engine failed, by how.";
     family(out, name, Kind::Counter, help);
-    for (model, one) in pairs(snapshot) {
-        for (outcome, kind) in Outcome::ALL {
-            let count = one.served.ended(outcome);
-            if count > 0 && (outcome.is_fault() || outcome == Outcome::Overloaded) {
-                let (server, model) = (Escaped(one.engine.url.text()), Escaped(model));
-                let labels =
-                    format_args!("server=\"{server}\",model=\"{model}\",error_type=\"{kind}\"");
-                line(out, format_args!("{name}{{{labels}}} {count}"));
+    let failures = (Outcome::ALL.into_iter())
+        .filter(|(outcome, _)| outcome.is_fault() || *outcome == Outcome::Overloaded);
+    for group in groups {
+        for (outcome, kind) in failures.clone() {
+            let count = group.sum(|served| served.ended(outcome));
+            if count > 0 {
+                let labels = &group.labels;
+                line(
+                    out,
+                    format_args!("{name}{{{labels},error_type=\"{kind}\"}} {count}"),
+                );
             }
         }
     }
 }
 
-fn latencies(out: &mut String, snapshot: &Snapshot) {
+fn latencies(out: &mut String, groups: &[Group<'_>]) {
     let name = "vllm:request_latency_seconds";
     let help = "From the choice of the engine to the end of its answer.";
     family(out, name, Kind::Histogram, help);
-    for (model, one) in pairs(snapshot) {
-        for (status, latencies) in one.served.latencies() {
-            let (counts, sum) = latencies.read();
-            let all = counts[LATENCY_BOUNDS.len()];
-            if all == 0 {
-                continue;
+    for group in groups {
+        // As many as an account has: of what went well, and of what did not.
+        let mut sums = [("", [0; LATENCY_BOUNDS.len() + 1], 0.0); 2];
+        for work in group.of {
+            for (sums, (status, latencies)) in sums.iter_mut().zip(work.served.latencies()) {
+                let (counts, seconds) = latencies.read();
+                sums.0 = status;
+                (sums.1.iter_mut().zip(counts)).for_each(|(sum, count)| *sum += count);
+                sums.2 += seconds;
             }
-            let (server, model) = (Escaped(one.engine.url.text()), Escaped(model));
-            let labels = format!("server=\"{server}\",model=\"{model}\",status=\"{status}\"");
-            for (bound, count) in LATENCY_BOUNDS.iter().zip(counts) {
-                line(
-                    out,
-                    format_args!("{name}_bucket{{{labels},le=\"{bound}\"}} {count}"),
-                );
+        }
+        for (status, counts, seconds) in sums {
+            if counts[LATENCY_BOUNDS.len()] > 0 {
+                let labels = format!("{},status=\"{status}\"", group.labels);
+                histogram(out, name, &labels, (&LATENCY_BOUNDS, &counts), seconds);
             }
-            line(
-                out,
-                format_args!("{name}_bucket{{{labels},le=\"+Inf\"}} {all}"),
-            );
-            line(out, format_args!("{name}_sum{{{labels}}} {sum}"));
-            line(out, format_args!("{name}_count{{{labels}}} {all}"));
         }
     }
 }
@@ -196,5 +231,53 @@ pub fn host(out: &mut String, usage: Usage) {
         ),
     ] {
         single(out, name, Kind::Gauge, help, &value.to_string());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::exposition::shown;
+    use super::*;
+    use crate::fleet::testing::{fleet, spec};
+    use crate::metrics::ModelRegistry;
+    use std::time::Duration;
+
+    #[test]
+    fn models_beyond_the_bound_are_summed_for_each_engine() {
+        let names: Vec<String> = (0..1500).map(|n| format!("m{n:04}")).collect();
+        let mut names: Vec<&str> = names.iter().map(String::as_str).collect();
+        // A model may have the name of a label that has a meaning.
+        names.push(ModelRegistry::UNKNOWN);
+        let mut fleet = fleet();
+        fleet.reconcile(vec![spec("http://a:1", &names), spec("http://b:1", &names)]);
+        let snapshot = fleet.published().load_full();
+        for model in snapshot.models().into_iter().chain([&snapshot.all]) {
+            let served = &model.candidates.list()[0].served;
+            served.output_tokens.fetch_add(2, Relaxed);
+            served.end(Outcome::Success, Duration::from_secs(3));
+            served.end(Outcome::Failure, Duration::from_secs(1));
+        }
+        let mut page = String::new();
+        work(&mut page, &snapshot, &shown(&snapshot));
+        let lines: Vec<&str> = page.lines().filter(|line| !line.starts_with('#')).collect();
+        let names: std::collections::HashSet<&str> = lines
+            .iter()
+            .map(|line| line.rsplit_once(' ').unwrap().0)
+            .collect();
+        assert_eq!(names.len(), lines.len(), "no series twice");
+        let of = |name: &str| lines.iter().filter(|line| line.starts_with(name)).count();
+        assert_eq!(of("vllm:output_tokens_total{"), ModelRegistry::MOST + 1);
+        assert_eq!(of("vllm:input_tokens_total{"), 0);
+        // 999 names and `unknown` have labels of their own.
+        for line in [
+            r#"vllm:output_tokens_total{server="http://a:1",model="other"} 1002"#,
+            r#"vllm:output_tokens_total{server="http://a:1",model="unknown"} 4"#,
+            r#"vllm:request_errors_total{server="http://a:1",model="other",error_type="failure"} 501"#,
+            r#"vllm:request_latency_seconds_bucket{server="http://a:1",model="other",status="success",le="2.5"} 0"#,
+            r#"vllm:request_latency_seconds_bucket{server="http://a:1",model="other",status="success",le="5"} 501"#,
+            r#"vllm:request_latency_seconds_sum{server="http://a:1",model="other",status="error"} 501"#,
+        ] {
+            assert!(lines.contains(&line), "{line}");
+        }
     }
 }

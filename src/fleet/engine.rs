@@ -118,6 +118,8 @@ pub struct Engine {
     pub epoch: Instant,
     /// When it was first seen, Unix seconds.
     pub created: u64,
+    /// TCP connections to it that are open.
+    pub open: AtomicU32,
     /// TCP connections made.
     pub connects: AtomicU64,
     /// Requests sent on a connection that had served one before.
@@ -184,6 +186,7 @@ impl Engine {
             hash,
             epoch,
             created,
+            open: AtomicU32::new(0),
             connects: AtomicU64::new(0),
             reuses: AtomicU64::new(0),
             stale: AtomicU64::new(0),

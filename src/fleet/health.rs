@@ -3,6 +3,8 @@
 //! engines in trouble take: the [breaker](super::breaker), the pressure that an
 //! engine tells of (429, 503), and sleep.
 
+mod words;
+
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -12,6 +14,7 @@ use super::engine::Outcome;
 use super::recent::Window;
 use super::ring::mix;
 use crate::config::Breaker as Settings;
+pub use words::WORDS;
 
 /// How long an engine that said 429 or 503 is left alone, if it does not say:
 /// doubled each time up to the second.
@@ -48,6 +51,7 @@ pub struct Health {
 struct Rest {
     window: Window,
     trouble: Mutex<Trouble>,
+    ejections: AtomicU64,
     /// Engines of the whole fleet that are ejected or on trial.
     ejected: Arc<AtomicU32>,
 }
@@ -60,10 +64,9 @@ struct Trouble {
     pressed: u32,
     pressed_until: Duration,
     is_asleep: bool,
-    ejections: u64,
 }
 
-/// An engine's health in a word.
+/// An engine's health in three steps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum State {
     /// Its last request went well.
@@ -97,8 +100,8 @@ impl Health {
                     pressed: 0,
                     pressed_until: Duration::ZERO,
                     is_asleep: false,
-                    ejections: 0,
                 }),
+                ejections: AtomicU64::new(0),
                 ejected,
             }),
         }
@@ -219,7 +222,9 @@ impl Health {
             let what = (standing, outcome);
             let settings = trouble.settings;
             let is_ejected = trouble.breaker.failed(what, recent, (now, seed), &settings);
-            trouble.ejections += u64::from(is_ejected);
+            self.rest
+                .ejections
+                .fetch_add(u64::from(is_ejected), Relaxed);
         });
     }
 
@@ -282,7 +287,7 @@ impl Health {
     /// Times that it was ejected.
     #[must_use]
     pub fn ejections(&self) -> u64 {
-        self.trouble().ejections
+        self.rest.ejections.load(Relaxed)
     }
 
     /// Whether it told that it sleeps.
@@ -328,34 +333,6 @@ impl Health {
     #[must_use]
     pub fn opens_at_ms(&self) -> Option<u64> {
         Some(self.closed_until.load(Relaxed)).filter(|at| *at < u64::MAX)
-    }
-
-    /// Why it may not be asked.
-    #[must_use]
-    pub fn why_closed(&self) -> &'static str {
-        let marks = self.marks.load(Relaxed);
-        match () {
-            () if marks & ASLEEP != 0 => "asleep",
-            () if marks & DOWN != 0 => "unreachable",
-            () if marks & PROBED != 0 => "being probed",
-            () if marks & EJECTED != 0 => "ejected after failures",
-            () => "under pressure",
-        }
-    }
-
-    /// In one word for pages.
-    #[must_use]
-    pub fn word(&self, now: Duration) -> &'static str {
-        let marks = self.marks.load(Relaxed);
-        match () {
-            () if marks & ASLEEP != 0 => "asleep",
-            () if marks & EJECTED != 0 && self.is_up(now) => "trial",
-            () if marks & DOWN != 0 => "down",
-            () if marks & PROBED != 0 => "trial",
-            () if marks & EJECTED != 0 => "ejected",
-            () if !self.is_up(now) => "pressed",
-            () => "healthy",
-        }
     }
 
     /// How well it is, in three steps.
@@ -426,6 +403,7 @@ mod tests {
         );
         assert!(health.is_ejected_at(24_000) && !health.is_out_at(24_000));
         assert!(health.check(AT(24)).is_none());
+        assert!(WORDS.contains(&health.word(AT(24))));
         let mut now = AT(28);
         for _ in 0..3 {
             let probe = health.check(now).unwrap();

@@ -4,6 +4,7 @@
 use fastrand::Rng;
 
 use super::explain::{self, Verdict};
+use super::reason::Reason;
 use super::rendezvous::Room;
 use super::view::View;
 use super::{least_load, rendezvous};
@@ -13,6 +14,7 @@ use crate::fleet::ring::hash;
 /// The key's owner.
 pub(super) fn pick(of: &Affinity, view: &View<'_>, rng: &mut Rng) -> Option<usize> {
     let Some(key) = key(of, view) else {
+        view.takes(Reason::NoKey);
         return least_load::pick(view, rng);
     };
     let owner = match of.placement {
@@ -22,7 +24,10 @@ pub(super) fn pick(of: &Affinity, view: &View<'_>, rng: &mut Rng) -> Option<usiz
         }
     };
     // Any is better than none: all that are open may be full for a moment.
-    owner.or_else(|| least_load::pick(view, rng))
+    owner.or_else(|| {
+        view.takes(Reason::Overflow);
+        least_load::pick(view, rng)
+    })
 }
 
 /// What a request is placed by.

@@ -5,7 +5,7 @@
 
 use serde::Serialize;
 
-use super::view::{Drawn, View};
+use super::view::{Noted, View};
 use super::{
     Question, affinity, federation, least, least_load, prefix, round_robin, scored, weighted,
 };
@@ -100,8 +100,8 @@ pub(super) fn places(view: &View<'_>, order: impl Iterator<Item = usize>) -> Vec
 /// Every candidate's verdict, the first choice first, the excluded last.
 #[must_use]
 pub fn explain(kind: &PolicyKind, question: &Question<'_>) -> Vec<Verdict> {
-    let drawn = Drawn::default();
-    let view = View::new(question, &drawn);
+    let noted = Noted::default();
+    let view = View::new(question, &noted);
     let mut verdicts = judge(kind, &view);
     if verdicts.iter().all(|verdict| verdict.excluded.is_some())
         && !matches!(kind, PolicyKind::Federation(_))
@@ -120,12 +120,12 @@ pub fn explain(kind: &PolicyKind, question: &Question<'_>) -> Vec<Verdict> {
 /// stood.
 #[must_use]
 pub fn drawn(kind: &PolicyKind, question: &Question<'_>, seed: u64) -> Vec<usize> {
-    let drawn = Drawn::default();
+    let noted = Noted::default();
     let mut rng = fastrand::Rng::with_seed(seed);
-    if super::decide_noting(kind, question, &mut rng, &drawn).is_err() {
+    if super::decide_noting(kind, question, &mut rng, &noted).is_err() {
         return Vec::new();
     }
-    drawn.list()
+    noted.drawn()
 }
 
 pub(super) fn judge(kind: &PolicyKind, view: &View<'_>) -> Vec<Verdict> {

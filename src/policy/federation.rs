@@ -9,6 +9,7 @@
 use fastrand::Rng;
 
 use super::explain::{self, Verdict};
+use super::reason::Reason;
 use super::scored::Top;
 use super::view::{FULL, View};
 use super::{Refusal, pick as strategy};
@@ -50,10 +51,15 @@ pub(super) fn pick(of: &Federation, view: &View<'_>, rng: &mut Rng) -> Result<us
     // By position: turns are taken in an order that stays.
     best[..count].sort_unstable();
     let best = view.confined(&best[..count]);
-    let chosen = strategy(&of.strategy, &best, rng);
-    chosen
-        .or_else(|| strategy(&of.strategy, &best.lenient(), rng))
-        .ok_or_else(|| view.refusal())
+    if let Some(chosen) = strategy(&of.strategy, &best, rng) {
+        if view.is_panicking() {
+            view.takes(Reason::Panic);
+        }
+        return Ok(chosen);
+    }
+    let chosen = strategy(&of.strategy, &best.lenient(), rng);
+    view.takes(Reason::LastResort);
+    chosen.ok_or_else(|| view.refusal())
 }
 
 /// How far a candidate came before it was refused: what is told is what was

@@ -11,6 +11,7 @@ use fastrand::Rng;
 
 use super::explain::Verdict;
 use super::memory::{Prefix, Recalled};
+use super::reason::Reason;
 use super::rendezvous::Room;
 use super::view::View;
 use super::{least_load, rendezvous};
@@ -22,14 +23,20 @@ const RECALLED: f64 = 1e12;
 /// The engine that suits the prompt best.
 pub(super) fn pick(of: PrefixAware, view: &View<'_>, rng: &mut Rng) -> Option<usize> {
     let Some(key) = key(view) else {
+        view.takes(Reason::NoKey);
         return least_load::pick(view, rng);
     };
     let room = Room::of(view, of.load_bound);
     let mut seen = known(&view.asked.prefix).filter_map(|one| view.set.layout.position(one.key));
-    let suits = |at: &usize| view.contains(*at) && view.is_open(*at) && room.has(view, *at);
-    seen.find(suits)
-        .or_else(|| rendezvous::place(view, key, room))
-        .or_else(|| least_load::pick(view, rng))
+    let suits = |at: &usize| view.contains(*at) && view.is_open(*at) && room.is_for(view, *at);
+    if let Some(at) = seen.find(suits) {
+        view.takes(Reason::Memory);
+        return Some(at);
+    }
+    rendezvous::place(view, key, room).or_else(|| {
+        view.takes(Reason::Overflow);
+        least_load::pick(view, rng)
+    })
 }
 
 /// What a prompt is placed by that nobody recalls; `None`: it is too short.

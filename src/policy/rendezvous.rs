@@ -10,6 +10,7 @@
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::explain::{self, Verdict};
+use super::reason::Reason;
 use super::scored::Top;
 use super::view::View;
 use crate::fleet::layout::MOST_RENDEZVOUS;
@@ -23,7 +24,7 @@ const FIRST: usize = 8;
 /// The owner of `key` that has room: the first of the key's order whose load,
 /// with this request, is at most its share of all, times the bound.
 pub(super) fn place(view: &View<'_>, key: u64, room: Room) -> Option<usize> {
-    let suits = |at: &usize| view.is_open(*at) && room.has(view, *at);
+    let suits = |at: &usize| view.is_open(*at) && room.is_for(view, *at);
     if let (Some(points), true) = (&view.set.layout.points, view.is_whole()) {
         return points.owners(key).take(OWNERS).find(suits);
     }
@@ -37,6 +38,7 @@ pub(super) fn place(view: &View<'_>, key: u64, room: Room) -> Option<usize> {
         }
     }
     first.positions().find(suits).or_else(|| {
+        let suits = |at: &usize| view.is_open(*at) && room.has(view, *at);
         let (mut best, mut greatest) = (None, f64::NEG_INFINITY);
         for at in (0..view.len()).map(|n| view.at(n)).filter(suits) {
             let score = score(view, key, at);
@@ -103,6 +105,17 @@ impl Room {
     /// Requests that this one may have at most.
     pub(super) fn capacity(self, view: &View<'_>, at: usize) -> f64 {
         (self.each * view.share(at)).ceil()
+    }
+
+    /// Whether there is room for one more on whoever comes first; if not, it
+    /// overflows.
+    #[inline]
+    pub(super) fn is_for(self, view: &View<'_>, at: usize) -> bool {
+        let has_room = self.has(view, at);
+        if !has_room {
+            view.takes(Reason::Overflow);
+        }
+        has_room
     }
 
     /// Whether there is room for one more.

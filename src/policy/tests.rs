@@ -3,6 +3,7 @@
 mod composite;
 mod open;
 mod properties;
+mod reasons;
 mod replay;
 
 use std::sync::Arc;

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use fastrand::Rng;
 
+use super::reason::Reason;
 use super::{Asked, Moment, Question, Refusal, Tried};
 use crate::fleet::attributes::Freshness;
 use crate::fleet::health::millis;
@@ -30,27 +31,36 @@ pub(super) enum Heeding {
     Least,
 }
 
-/// Positions that were drawn at random, for those who ask why.
+/// What is noted while a decision is made: the branch that was taken, and the
+/// positions that were drawn at random.
 #[derive(Debug, Default)]
-pub(super) struct Drawn(Cell<([u32; Drawn::MOST], usize)>);
+pub(super) struct Noted {
+    drawn: Cell<([u32; Noted::MOST], usize)>,
+    reason: Cell<Reason>,
+}
 
-impl Drawn {
+impl Noted {
     /// No policy draws more.
     const MOST: usize = 8;
 
-    fn note(&self, at: usize) {
-        let (mut list, count) = self.0.get();
+    fn draw(&self, at: usize) {
+        let (mut list, count) = self.drawn.get();
         if let Some(slot) = list.get_mut(count) {
             *slot = u32::try_from(at).unwrap_or(u32::MAX);
-            self.0.set((list, count + 1));
+            self.drawn.set((list, count + 1));
         }
     }
 
-    /// All of them, in their order.
-    pub(super) fn list(&self) -> Vec<usize> {
-        let (list, count) = self.0.get();
+    /// All that were drawn, in their order.
+    pub(super) fn drawn(&self) -> Vec<usize> {
+        let (list, count) = self.drawn.get();
         let drawn = list.iter().take(count);
         drawn.filter_map(|at| usize::try_from(*at).ok()).collect()
+    }
+
+    /// The branch that was taken last.
+    pub(super) fn reason(&self) -> Reason {
+        self.reason.get()
     }
 }
 
@@ -68,12 +78,11 @@ pub(super) struct View<'a> {
     heeding: Heeding,
     /// Positions to which the choice is confined.
     only: Option<&'a [u32]>,
-    /// What was drawn at random, for those who ask why.
-    drawn: &'a Drawn,
+    noted: &'a Noted,
 }
 
 impl<'a> View<'a> {
-    pub(super) fn new(question: &Question<'a>, drawn: &'a Drawn) -> Self {
+    pub(super) fn new(question: &Question<'a>, noted: &'a Noted) -> Self {
         let moment = question.moment;
         Self {
             set: question.set,
@@ -91,8 +100,18 @@ impl<'a> View<'a> {
                 Heeding::All
             },
             only: None,
-            drawn,
+            noted,
         }
+    }
+
+    /// The branch that is taken, unless another one is taken after it.
+    pub(super) fn takes(&self, branch: Reason) {
+        self.noted.reason.set(branch);
+    }
+
+    /// Whether ejected engines are asked too, as too many are.
+    pub(super) fn is_panicking(&self) -> bool {
+        self.heeding == Heeding::Panic
     }
 
     /// The same, with all open that it is not in vain to ask.
@@ -117,7 +136,7 @@ impl<'a> View<'a> {
             tried: self.tried,
             heeding: self.heeding,
             only: Some(only),
-            drawn: self.drawn,
+            noted: self.noted,
         }
     }
 
@@ -292,7 +311,7 @@ impl<'a> View<'a> {
         for _ in 0..DRAWS {
             let at = self.at(rng.usize(..count));
             if at != not && self.is_open(at) {
-                self.drawn.note(at);
+                self.noted.draw(at);
                 return Some(at);
             }
         }

@@ -14,7 +14,8 @@ use crate::fleet::breaker::Standing;
 use crate::fleet::load::{Expected, InFlight};
 use crate::fleet::{Candidate, Model, Snapshot};
 use crate::policy::memory::Fingerprint;
-use crate::policy::{Asked, Moment, Policy, Question, Refusal, Rules, Tried, decide};
+use crate::policy::reason::{Choice, Reason};
+use crate::policy::{self, Asked, Moment, Policy, Question, Refusal, Rules, Tried};
 
 /// How often a recorded decision is made anew, because others took its turn.
 const MOST_ROUNDS: u32 = 4;
@@ -44,6 +45,8 @@ pub struct Choosing<'a> {
     pub request_id: &'a str,
     /// The last record's number.
     pub recorded: Cell<Option<u64>>,
+    /// Why the last engine was chosen.
+    pub reason: Cell<Reason>,
 }
 
 impl<'a> Choosing<'a> {
@@ -54,6 +57,7 @@ impl<'a> Choosing<'a> {
     pub fn choose(&self, tried: &Tried, now: Instant) -> Result<&'a Candidate, Refusal> {
         if let Some(pinned) = self.pinned {
             let is_tried = tried.contains(&pinned.engine);
+            self.reason.set(Reason::Pinned);
             return Some(pinned).filter(|_| !is_tried).ok_or(Refusal::Nobody);
         }
         let question = Question {
@@ -67,10 +71,11 @@ impl<'a> Choosing<'a> {
             },
         };
         let log = self.log.filter(|log| log.has_room(question.moment.now));
-        let at = match log {
+        let Choice { at, reason } = match log {
             None => self.decide(&question)?,
             Some(log) => self.recorded(log, &question)?,
         };
+        self.reason.set(reason);
         let chosen = self
             .model
             .candidates
@@ -112,18 +117,18 @@ impl<'a> Choosing<'a> {
         matches!(self.policy.spec.kind.innermost(), PolicyKind::Federation(_))
     }
 
-    fn decide(&self, question: &Question<'_>) -> Result<usize, Refusal> {
-        decide(&self.policy.spec.kind, question, &mut self.rng.borrow_mut())
+    fn decide(&self, question: &Question<'_>) -> Result<Choice, Refusal> {
+        policy::choose(&self.policy.spec.kind, question, &mut self.rng.borrow_mut())
     }
 
     /// Decides from what is taken down, so that what is told is what happened.
-    fn recorded(&self, log: &DecisionLog, question: &Question<'_>) -> Result<usize, Refusal> {
+    fn recorded(&self, log: &DecisionLog, question: &Question<'_>) -> Result<Choice, Refusal> {
         let seed = self.rng.borrow_mut().u64(..);
         let cursor = &question.set.cursor;
         let mut rounds = 0;
         let (inputs, chosen) = loop {
             let inputs = Inputs::take(self.policy, self.model, question, seed);
-            let (chosen, turns) = inputs.decide();
+            let (chosen, turns) = inputs.choose();
             let next = inputs.turn.wrapping_add(turns);
             // Another worker may have taken the turn in between.
             let taken = cursor.compare_exchange(inputs.turn, next, Relaxed, Relaxed);
@@ -143,7 +148,7 @@ impl<'a> Choosing<'a> {
             at: SystemTime::now(),
             request_id: self.request_id.to_owned(),
             generation: self.snapshot.generation,
-            chosen,
+            chosen: chosen.map(|choice| choice.at),
             inputs,
         });
         self.recorded.set(Some(id));

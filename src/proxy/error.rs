@@ -3,10 +3,13 @@
 //! One table decides status, type, code and parameter; engines' own errors
 //! never pass here.
 
+mod code;
+
 use http::StatusCode;
 
 use super::peek::PeekFault;
 use crate::policy::Refusal;
+pub use code::{Code, Refusals};
 
 /// Why we, not an engine, answer a request with an error.
 #[derive(Debug, thiserror::Error)]
@@ -107,11 +110,17 @@ pub enum ProxyError {
 struct Row {
     status: StatusCode,
     kind: &'static str,
-    code: &'static str,
+    code: Code,
     param: Option<&'static str>,
 }
 
 impl ProxyError {
+    /// What it is called.
+    #[must_use]
+    pub fn code(&self) -> Code {
+        self.row().code
+    }
+
     /// The status that the client gets.
     #[must_use]
     pub fn status(&self) -> StatusCode {
@@ -138,7 +147,7 @@ impl ProxyError {
         let text = |value: &str| serde_json::Value::from(value).to_string();
         let message = text(&self.to_string());
         let param = param.map_or("null".to_owned(), text);
-        let [kind, code] = [kind, code].map(text);
+        let [kind, code] = [kind, code.name()].map(text);
         format!(
             r#"{{"error":{{"message":{message},"type":{kind},"param":{param},"code":{code}}}}}"#
         )
@@ -149,54 +158,68 @@ impl ProxyError {
         let model = Some("model");
         match self {
             Self::Body(PeekFault::Duplicate(key) | PeekFault::TooLong(key)) => {
-                Row::client(StatusCode::BAD_REQUEST, "invalid_value", Some(key))
+                Row::client(StatusCode::BAD_REQUEST, Code::InvalidValue, Some(key))
             }
             Self::Body(PeekFault::Syntax { .. }) | Self::NotAnObject => {
-                Row::client(StatusCode::BAD_REQUEST, "invalid_json", None)
+                Row::client(StatusCode::BAD_REQUEST, Code::InvalidJson, None)
             }
-            Self::NoModel => Row::client(StatusCode::BAD_REQUEST, "missing_model", model),
-            Self::BadModel => Row::client(StatusCode::BAD_REQUEST, "invalid_value", model),
+            Self::NoModel => Row::client(StatusCode::BAD_REQUEST, Code::MissingModel, model),
+            Self::BadModel => Row::client(StatusCode::BAD_REQUEST, Code::InvalidValue, model),
             Self::Encoded => Row::client(
                 StatusCode::UNSUPPORTED_MEDIA_TYPE,
-                "unsupported_encoding",
+                Code::UnsupportedEncoding,
                 None,
             ),
-            Self::BodyBroke(_) => Row::client(StatusCode::BAD_REQUEST, "incomplete_body", None),
-            Self::BodyLate => Row::client(StatusCode::REQUEST_TIMEOUT, "request_timeout", None),
+            Self::BodyBroke(_) => Row::client(StatusCode::BAD_REQUEST, Code::IncompleteBody, None),
+            Self::BodyLate => Row::client(StatusCode::REQUEST_TIMEOUT, Code::RequestTimeout, None),
             Self::BodyTooLarge(_) => {
-                Row::client(StatusCode::PAYLOAD_TOO_LARGE, "request_too_large", model)
+                Row::client(StatusCode::PAYLOAD_TOO_LARGE, Code::RequestTooLarge, model)
             }
             Self::Method(_) => {
-                Row::client(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", None)
+                Row::client(StatusCode::METHOD_NOT_ALLOWED, Code::MethodNotAllowed, None)
             }
-            Self::ModelNotFound(_) => Row::client(StatusCode::NOT_FOUND, "model_not_found", model),
+            Self::ModelNotFound(_) => {
+                Row::client(StatusCode::NOT_FOUND, Code::ModelNotFound, model)
+            }
             Self::NoEngineId => {
-                Row::client(StatusCode::BAD_REQUEST, "missing_engine_id", Some("id"))
+                Row::client(StatusCode::BAD_REQUEST, Code::MissingEngineId, Some("id"))
             }
             Self::EngineNotFound(_) => {
-                Row::client(StatusCode::NOT_FOUND, "engine_not_found", Some("id"))
+                Row::client(StatusCode::NOT_FOUND, Code::EngineNotFound, Some("id"))
             }
-            Self::Header { .. } => Row::client(StatusCode::BAD_REQUEST, "invalid_header", None),
-            Self::TooManyModels(_) => Row::client(StatusCode::BAD_REQUEST, "invalid_value", model),
+            Self::Header { .. } => Row::client(StatusCode::BAD_REQUEST, Code::InvalidHeader, None),
+            Self::TooManyModels(_) => {
+                Row::client(StatusCode::BAD_REQUEST, Code::InvalidValue, model)
+            }
             Self::EngineWithoutModel { .. } => {
-                Row::client(StatusCode::NOT_FOUND, "engine_not_found", model)
+                Row::client(StatusCode::NOT_FOUND, Code::EngineNotFound, model)
             }
-            Self::EngineAside(_) => {
-                Row::server(StatusCode::SERVICE_UNAVAILABLE, "engine_unavailable", None)
-            }
+            Self::EngineAside(_) => Row::server(
+                StatusCode::SERVICE_UNAVAILABLE,
+                Code::EngineUnavailable,
+                None,
+            ),
             Self::Refused(refusal) => Row::refused(*refusal),
-            Self::OutOfMemory => Row::server(StatusCode::SERVICE_UNAVAILABLE, "overloaded", None),
+            Self::OutOfMemory => {
+                Row::server(StatusCode::SERVICE_UNAVAILABLE, Code::Overloaded, None)
+            }
             Self::Full(full) => Row::full(full.code()),
-            Self::Expired => Row::server(StatusCode::GATEWAY_TIMEOUT, "deadline_exceeded", None),
-            Self::NoSocket(_) => Row::server(StatusCode::SERVICE_UNAVAILABLE, "overloaded", None),
-            Self::ModelUnavailable { .. } => {
-                Row::server(StatusCode::SERVICE_UNAVAILABLE, "model_unavailable", model)
+            Self::Expired => Row::server(StatusCode::GATEWAY_TIMEOUT, Code::DeadlineExceeded, None),
+            Self::NoSocket(_) => {
+                Row::server(StatusCode::SERVICE_UNAVAILABLE, Code::Overloaded, None)
             }
-            Self::NoEngine => {
-                Row::server(StatusCode::SERVICE_UNAVAILABLE, "no_available_engine", None)
-            }
-            Self::EngineFailed(_) => Row::server(StatusCode::BAD_GATEWAY, "engine_error", None),
-            Self::EngineLate => Row::server(StatusCode::GATEWAY_TIMEOUT, "engine_timeout", None),
+            Self::ModelUnavailable { .. } => Row::server(
+                StatusCode::SERVICE_UNAVAILABLE,
+                Code::ModelUnavailable,
+                model,
+            ),
+            Self::NoEngine => Row::server(
+                StatusCode::SERVICE_UNAVAILABLE,
+                Code::NoAvailableEngine,
+                None,
+            ),
+            Self::EngineFailed(_) => Row::server(StatusCode::BAD_GATEWAY, Code::EngineError, None),
+            Self::EngineLate => Row::server(StatusCode::GATEWAY_TIMEOUT, Code::EngineTimeout, None),
         }
     }
 }
@@ -232,11 +255,11 @@ pub enum Full {
 }
 
 impl Full {
-    fn code(self) -> &'static str {
+    fn code(self) -> Code {
         match self {
-            Self::Queue => "queue_full",
-            Self::Late => "queue_timeout",
-            Self::Saturated => "engines_saturated",
+            Self::Queue => Code::QueueFull,
+            Self::Late => Code::QueueTimeout,
+            Self::Saturated => Code::EnginesSaturated,
         }
     }
 }
@@ -252,7 +275,7 @@ impl std::fmt::Display for Full {
 }
 
 impl Row {
-    fn full(code: &'static str) -> Self {
+    fn full(code: Code) -> Self {
         Self {
             status: StatusCode::TOO_MANY_REQUESTS,
             kind: "rate_limit_error",
@@ -264,19 +287,19 @@ impl Row {
     fn refused(refusal: Refusal) -> Self {
         let unavailable = StatusCode::SERVICE_UNAVAILABLE;
         match refusal {
-            Refusal::NoCapacity => Self::client(StatusCode::NOT_FOUND, "no_capacity", None),
+            Refusal::NoCapacity => Self::client(StatusCode::NOT_FOUND, Code::NoCapacity, None),
             Refusal::PrivacyViolation => {
-                Self::client(StatusCode::FORBIDDEN, "privacy_violation", None)
+                Self::client(StatusCode::FORBIDDEN, Code::PrivacyViolation, None)
             }
-            Refusal::Nobody => Self::server(unavailable, "no_available_engine", None),
-            Refusal::Full => Self::full("engines_full"),
-            Refusal::AllUnhealthy => Self::server(unavailable, "all_unhealthy", None),
-            Refusal::QosViolation => Self::server(unavailable, "qos_violation", None),
-            Refusal::LowScore => Self::server(unavailable, "score_too_low", None),
+            Refusal::Nobody => Self::server(unavailable, Code::NoAvailableEngine, None),
+            Refusal::Full => Self::full(Code::EnginesFull),
+            Refusal::AllUnhealthy => Self::server(unavailable, Code::AllUnhealthy, None),
+            Refusal::QosViolation => Self::server(unavailable, Code::QosViolation, None),
+            Refusal::LowScore => Self::server(unavailable, Code::ScoreTooLow, None),
         }
     }
 
-    fn client(status: StatusCode, code: &'static str, param: Option<&'static str>) -> Self {
+    fn client(status: StatusCode, code: Code, param: Option<&'static str>) -> Self {
         Self {
             status,
             kind: "invalid_request_error",
@@ -285,7 +308,7 @@ impl Row {
         }
     }
 
-    fn server(status: StatusCode, code: &'static str, param: Option<&'static str>) -> Self {
+    fn server(status: StatusCode, code: Code, param: Option<&'static str>) -> Self {
         Self {
             status,
             kind: "server_error",

@@ -134,8 +134,8 @@ fn tunnel(
     serving: Serving,
     counted: Box<dyn std::any::Any>,
 ) -> ProxyResponse {
-    let (engine, early) = link.into_tunnel(reading);
-    serving.tunnel(engine, early, counted);
+    let (engine, early, open) = link.into_tunnel(reading);
+    serving.tunnel(engine, early, Box::new((counted, open)));
     let mut response = own(Bytes::new(), serving);
     *response.status_mut() = head.status;
     *response.headers_mut() = head.headers;

@@ -136,11 +136,14 @@ impl Meter {
         if let (true, Some(first)) = (self.is_stream, self.first) {
             served.streamed(self.pieces - 1, self.last - first);
         }
+        let metrics = &self.model.metrics;
         if let Some(input) = self.usage.input {
+            metrics.input_tokens.observe(input);
             served.input_tokens.fetch_add(input, Relaxed);
         }
         let output = self.usage.generated();
         if output > 0 {
+            metrics.output_tokens.observe(output);
             served.output_tokens.fetch_add(output, Relaxed);
         }
     }

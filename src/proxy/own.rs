@@ -6,7 +6,7 @@ use http::header::{ALLOW, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 
 use super::ProxyResponse;
 use super::body::ObservedBody;
-use super::error::ProxyError;
+use super::error::{ProxyError, Refusals};
 use crate::downstream::Serving;
 
 /// An answer of our own with these bytes.
@@ -16,8 +16,13 @@ pub fn own(data: Bytes, serving: Serving) -> ProxyResponse {
     Response::new(ObservedBody::Own { data, serving })
 }
 
-/// An error of our own.
-pub(super) fn own_error(error: &ProxyError, serving: Serving) -> ProxyResponse {
+/// An error of our own, counted.
+pub(super) fn own_error(
+    error: &ProxyError,
+    serving: Serving,
+    refusals: &Refusals,
+) -> ProxyResponse {
+    refusals.count(error.code());
     let mut response = own(Bytes::from(error.body()), serving);
     *response.status_mut() = error.status();
     let headers = response.headers_mut();

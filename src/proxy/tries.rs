@@ -16,6 +16,7 @@ use crate::fleet::engine::Outcome;
 use crate::fleet::load::InFlight;
 use crate::fleet::{Candidate, Engine};
 use crate::metrics::ProcessMetrics;
+use crate::policy::reason::Reason;
 use crate::policy::{Refusal, Tried};
 use crate::upstream::{Fault, Upload};
 
@@ -132,7 +133,13 @@ impl Sending<'_> {
         if self.attempts.get() == 0 {
             let now = self.choosing.snapshot.clock(slot.since());
             self.budget.deposit(now);
+        } else {
+            self.choosing.reason.set(Reason::Retry);
         }
+        self.choosing
+            .policy
+            .decisions
+            .count(self.choosing.reason.get());
         if std::mem::take(&mut tries.is_unsent) {
             self.metrics().retries.unsent.increment(1);
         }

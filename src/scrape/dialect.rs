@@ -33,9 +33,9 @@ pub(super) enum Source {
     HoursSince(&'static str),
     /// Two gauges multiplied.
     Times(&'static str, &'static str),
-    /// The product of two labels' numbers, of all samples together, or for each
+    /// The product of these labels' numbers, of all samples together, or for each
     /// group that the third label names.
-    Labels(&'static str, [&'static str; 2], Option<&'static str>),
+    Labels(&'static str, &'static [&'static str], Option<&'static str>),
     /// How many names these labels list, of the newest sample: its value is when
     /// it was written.
     Names(&'static str, &'static [&'static str]),
@@ -118,11 +118,16 @@ pub(super) const DIALECTS: [Dialect; 5] = [
                     &["running_lora_adapters", "waiting_lora_adapters"],
                 ),
             ),
+            // The newest tell it outright: of hybrid models it is no product.
+            (
+                Live::KvCacheTokens,
+                Labels("vllm:cache_config_info", &["kv_cache_size_tokens"], None),
+            ),
             (
                 Live::KvCacheTokens,
                 Labels(
                     "vllm:cache_config_info",
-                    ["block_size", "num_gpu_blocks"],
+                    &["block_size", "num_gpu_blocks"],
                     None,
                 ),
             ),
@@ -178,7 +183,7 @@ pub(super) const DIALECTS: [Dialect; 5] = [
                 Live::KvCacheTokens,
                 Labels(
                     "sglang:cache_config_info",
-                    ["page_size", "num_pages"],
+                    &["page_size", "num_pages"],
                     Some("dp_rank"),
                 ),
             ),

@@ -114,11 +114,11 @@ impl Found {
         let taken = match &family.take {
             Take::Value => value,
             Take::Product(names) => {
-                let number = |name: &str| label(labels, name)?.parse::<f64>().ok();
-                let [Some(one), Some(other)] = names.map(number) else {
+                let number = |name: &&str| label(labels, name)?.parse::<f64>().ok();
+                let Some(product) = names.iter().map(number).product() else {
                     return;
                 };
-                one * other
+                product
             }
             Take::Names(names) => {
                 if value >= self.names_at {

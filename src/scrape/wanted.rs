@@ -12,8 +12,8 @@ use crate::fleet::attributes::{Live, Place};
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Take {
     Value,
-    /// The numbers of two labels, multiplied.
-    Product([&'static str; 2]),
+    /// The numbers of these labels, multiplied.
+    Product(&'static [&'static str]),
     /// The names that these labels list.
     Names(&'static [&'static str]),
 }

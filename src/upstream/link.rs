@@ -2,6 +2,8 @@
 
 use std::io;
 use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context, Poll};
 
 use bytes::{Bytes, BytesMut};
@@ -11,6 +13,7 @@ use super::answer::AnswerBody;
 use super::codec::{AnswerHead, Asked, ProtocolFault, parse_head};
 use super::pool::Pool;
 use super::upload::{ClientFault, SendFault, Upload};
+use crate::fleet::Engine;
 use crate::net;
 
 /// Interim (1xx) answers that are skipped before one request's answer.
@@ -97,28 +100,45 @@ impl Evidence {
     }
 }
 
+/// An engine's open connection, counted until it is dropped.
+#[derive(Debug)]
+pub struct Open(Arc<Engine>);
+
+impl Open {
+    fn count(engine: &Arc<Engine>) -> Self {
+        engine.open.fetch_add(1, Relaxed);
+        Self(Arc::clone(engine))
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.open.fetch_sub(1, Relaxed);
+    }
+}
+
 /// A connection to an engine.
 #[derive(Debug)]
 pub struct Link {
     stream: Rc<TcpStream>,
-    engine_key: u64,
+    open: Open,
     reused: bool,
     /// Whether any byte of the current answer has been read.
     heard: bool,
 }
 
 impl Link {
-    pub(super) fn new(stream: TcpStream, engine_key: u64) -> Self {
+    pub(super) fn new(stream: TcpStream, engine: &Arc<Engine>) -> Self {
         Self {
             stream: Rc::new(stream),
-            engine_key,
+            open: Open::count(engine),
             reused: false,
             heard: false,
         }
     }
 
     pub(super) fn engine_key(&self) -> u64 {
-        self.engine_key
+        self.open.0.key
     }
 
     pub(super) fn begin_reuse(&mut self) {
@@ -205,10 +225,10 @@ impl Link {
     }
 
     /// The socket, and bytes read beyond the head, once both sides have
-    /// switched to another protocol.
+    /// switched to another protocol; and what counts it as open.
     #[must_use]
-    pub fn into_tunnel(self, reading: Reading) -> (Rc<TcpStream>, Bytes) {
-        (self.stream, reading.into_rest())
+    pub fn into_tunnel(self, reading: Reading) -> (Rc<TcpStream>, Bytes, Open) {
+        (self.stream, reading.into_rest(), self.open)
     }
 }
 

@@ -75,7 +75,7 @@ impl Pool {
         let url = &engine.url;
         let stream = net::connect(url.host(), url.port(), self.connect_within.get()).await?;
         engine.connects.fetch_add(1, Relaxed);
-        Ok(Link::new(stream, engine.key))
+        Ok(Link::new(stream, engine))
     }
 
     /// Takes back a connection whose last answer ended properly.

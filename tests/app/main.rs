@@ -14,6 +14,7 @@ mod hostile;
 mod http2;
 mod killed;
 mod knowing;
+mod monitoring;
 mod overload;
 mod policies;
 mod proxying;

@@ -1,0 +1,195 @@
+//! What was counted for each model and by each policy, without the exporter.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::{Kind, escaped, family, histogram, line, seconds};
+use crate::metrics::{ITL_BOUNDS, ModelMetrics, ModelRegistry, TOKEN_BOUNDS, TokenBuckets};
+use crate::policy::Policies;
+use crate::policy::reason::Reason;
+
+/// Appends every model's series; histograms as far as there is anything in them.
+pub(in crate::api) fn models(out: &mut String, models: &[Arc<ModelMetrics>]) {
+    let name = "pilotfish_requests_total";
+    let help = "Requests answered, by model and status.";
+    family(out, name, Kind::Counter, help);
+    for model in models {
+        let label = escaped(model.label());
+        for (status, count) in model.answered() {
+            line(
+                out,
+                format_args!("{name}{{model=\"{label}\",status=\"{status}\"}} {count}"),
+            );
+        }
+    }
+    let name = "pilotfish_inter_token_latency_seconds";
+    let help = "Between two pieces of a streamed answer.";
+    family(out, name, Kind::Histogram, help);
+    for model in models {
+        let (counts, sum) = model.itl.read();
+        if counts[ITL_BOUNDS.len()] > 0 {
+            let labels = format!("model=\"{}\"", escaped(model.label()));
+            histogram(out, name, &labels, (&ITL_BOUNDS, &counts), seconds(sum));
+        }
+    }
+    tokens(out, models);
+}
+
+fn tokens(out: &mut String, models: &[Arc<ModelMetrics>]) {
+    type Of = fn(&ModelMetrics) -> &TokenBuckets;
+    let families: [(&str, &str, Of); 2] = [
+        (
+            "pilotfish_request_input_tokens",
+            "Prompt tokens of a request, where its engine told them.",
+            |model| &model.input_tokens,
+        ),
+        (
+            "pilotfish_request_output_tokens",
+            "Generated tokens of a request, as its engine told, else events of its stream.",
+            |model| &model.output_tokens,
+        ),
+    ];
+    for (name, help, of) in families {
+        family(out, name, Kind::Histogram, help);
+        for model in models {
+            let (counts, sum) = of(model).read();
+            if counts[TOKEN_BOUNDS.len()] > 0 {
+                let labels = format!("model=\"{}\"", escaped(model.label()));
+                histogram(out, name, &labels, (&TOKEN_BOUNDS, &counts), sum);
+            }
+        }
+    }
+}
+
+/// Appends how often each policy chose, and why. Beyond so many policies as
+/// there may be models, they share the label `other`.
+pub(in crate::api) fn policies(out: &mut String, policies: &Policies) {
+    let name = "pilotfish_decisions_total";
+    let help = "Engines chosen, by the policy that chose and its reason.";
+    family(out, name, Kind::Counter, help);
+    // Two may have one name: the default's, and that of one which requests name.
+    let mut known: BTreeMap<*const _, _> = BTreeMap::new();
+    for policy in policies.named.values().chain([&policies.default]) {
+        known.insert(Arc::as_ptr(&policy.decisions), policy);
+    }
+    let mut counts: BTreeMap<&str, [u64; Reason::ALL.len()]> = BTreeMap::new();
+    for policy in known.into_values() {
+        let mut label = &*policy.spec.name;
+        if counts.len() >= ModelRegistry::MOST && !counts.contains_key(label) {
+            label = ModelRegistry::OTHER;
+        }
+        let sums = counts.entry(label).or_default();
+        for (sum, count) in sums.iter_mut().zip(policy.decisions.read()) {
+            *sum += count;
+        }
+    }
+    for (policy, counts) in counts {
+        let policy = escaped(policy);
+        for ((_, reason), count) in Reason::ALL.iter().zip(counts) {
+            line(
+                out,
+                format_args!("{name}{{policy=\"{policy}\",reason=\"{reason}\"}} {count}"),
+            );
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Routing;
+    use crate::config::policies::{PolicyKind, PolicySpec};
+
+    /// Series of that family.
+    fn count(page: &str, name: &str) -> usize {
+        page.lines().filter(|line| line.starts_with(name)).count()
+    }
+
+    #[test]
+    fn policies_are_bounded_and_told_by_name() {
+        let named = |count: usize| {
+            let each = (0..count).map(|n| format!("p{n:04}"));
+            each.map(|name| (name.clone(), PolicySpec::plain(&name, PolicyKind::Random)))
+        };
+        let routing = |count| Routing {
+            named: named(count).collect(),
+            ..Routing::default()
+        };
+        let few = Policies::new(&routing(2), None);
+        few.named["p0001"].decisions.count(Reason::Memory);
+        few.default.decisions.count(Reason::Primary);
+        let mut page = String::new();
+        policies(&mut page, &few);
+        assert_eq!(
+            count(&page, "pilotfish_decisions_total{"),
+            3 * Reason::ALL.len()
+        );
+        for line in [
+            r#"pilotfish_decisions_total{policy="p0001",reason="memory"} 1"#,
+            r#"pilotfish_decisions_total{policy="roundrobin",reason="primary"} 1"#,
+            r#"pilotfish_decisions_total{policy="p0000",reason="pinned"} 0"#,
+        ] {
+            assert!(page.contains(line), "{line} not in\n{page}");
+        }
+        // A change of settings keeps what was counted under a name.
+        let many = Policies::new(&routing(ModelRegistry::MOST + 50), Some(&few));
+        for policy in many.named.values() {
+            policy.decisions.count(Reason::Retry);
+        }
+        page.clear();
+        policies(&mut page, &many);
+        let labels = ModelRegistry::MOST + 1;
+        assert_eq!(
+            count(&page, "pilotfish_decisions_total{"),
+            labels * Reason::ALL.len()
+        );
+        assert!(page.contains(r#"{policy="other",reason="retry"} 5"#));
+        let sum: u64 = (page
+            .lines()
+            .filter(|line| line.contains("reason=\"retry\"")))
+        .map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap())
+        .sum();
+        assert_eq!(sum, ModelRegistry::MOST as u64 + 50, "none is lost");
+        assert!(page.contains(r#"reason="memory"} 1"#));
+    }
+
+    #[test]
+    fn models_tell_what_there_is_in_them() {
+        let mut registry = ModelRegistry::default();
+        let model = registry.handles("m\"x");
+        model.count(200);
+        model.input_tokens.observe(100);
+        let rendered = registry.rendered();
+        let mut page = String::new();
+        models(&mut page, &rendered.lock().unwrap());
+        for line in [
+            r#"pilotfish_requests_total{model="m\"x",status="200"} 1"#,
+            r#"pilotfish_request_input_tokens_bucket{model="m\"x",le="64"} 0"#,
+            r#"pilotfish_request_input_tokens_bucket{model="m\"x",le="128"} 1"#,
+            r#"pilotfish_request_input_tokens_sum{model="m\"x"} 100"#,
+        ] {
+            assert!(page.contains(line), "{line} not in\n{page}");
+        }
+        assert_eq!(count(&page, "pilotfish_request_output_tokens_"), 0);
+    }
+
+    #[test]
+    fn labels_of_models_are_bounded() {
+        let mut registry = ModelRegistry::default();
+        for n in 0..ModelRegistry::MOST + 50 {
+            let model = registry.handles(&format!("m{n}"));
+            model.count(200);
+            model.output_tokens.observe(1);
+        }
+        let rendered = registry.rendered();
+        let mut page = String::new();
+        models(&mut page, &rendered.lock().unwrap());
+        let labels = ModelRegistry::MOST + 1;
+        assert_eq!(count(&page, "pilotfish_requests_total{"), labels);
+        assert_eq!(
+            count(&page, "pilotfish_request_output_tokens_count{"),
+            labels
+        );
+        assert!(page.contains(r#"pilotfish_requests_total{model="other",status="200"} 50"#));
+    }
+}

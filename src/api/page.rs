@@ -1,0 +1,94 @@
+//! The page behind `/metrics`, put together on the control thread.
+//!
+//! What it reads is atomics and what the control thread alone writes: no worker
+//! ever waits for it.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use metrics_exporter_prometheus::PrometheusHandle;
+
+use super::exposition::{self, Kind, Process, shown, single};
+use super::host::Usage;
+use super::{attributes, compatible};
+use crate::fleet::Snapshot;
+use crate::fleet::attributes::Freshness;
+use crate::fleet::gate::Places;
+use crate::fleet::stats::Windows;
+use crate::metrics::{Metrics, ModelMetrics, ModelRegistry, WorkerMetrics};
+use crate::proxy::error::Refusals;
+
+/// What the page is made from and what no snapshot has.
+#[derive(Debug)]
+pub struct Sources {
+    exporter: PrometheusHandle,
+    models: Arc<Mutex<Vec<Arc<ModelMetrics>>>>,
+    process: Process,
+    /// Places, where requests in flight are limited.
+    pub places: Places,
+    /// What each worker tells of itself.
+    pub workers: Arc<[WorkerMetrics]>,
+    /// Requests that got an error of ours.
+    pub refusals: Arc<Refusals>,
+}
+
+impl Sources {
+    /// Those of a process that counts in these, with so many workers.
+    #[must_use]
+    pub fn new(metrics: &Metrics, registry: &ModelRegistry, workers: usize) -> Self {
+        Self {
+            exporter: metrics.handle(),
+            models: registry.rendered(),
+            process: Process::this(),
+            workers: (0..workers).map(|_| WorkerMetrics::default()).collect(),
+            refusals: Arc::default(),
+            places: Places::default(),
+        }
+    }
+
+    /// Drains the exporter's buffers.
+    pub fn run_upkeep(&self) {
+        self.exporter.run_upkeep();
+    }
+
+    /// The page, but for what the control thread tells of itself.
+    #[must_use]
+    pub fn page(&self, snapshot: &Snapshot, windows: &Windows, by: Freshness) -> String {
+        let mut text = self.exporter.render();
+        // Only this thread ever locks it.
+        let models = self.models.lock().unwrap_or_else(PoisonError::into_inner);
+        exposition::models(&mut text, &models);
+        drop(models);
+        exposition::policies(&mut text, &snapshot.policies);
+        exposition::refusals(&mut text, &self.refusals);
+        let waiting = self.places.waiting().to_string();
+        let name = "pilotfish_requests_waiting";
+        let help = "Requests that wait for a place.";
+        single(&mut text, name, Kind::Gauge, help, &waiting);
+        let engines = shown(snapshot);
+        exposition::engines(&mut text, &engines, snapshot.epoch.elapsed());
+        attributes::engines(&mut text, &engines, snapshot, by);
+        let rates = windows.rates(snapshot, Instant::now());
+        compatible::engines(&mut text, &engines, &rates);
+        compatible::work(&mut text, snapshot, &engines);
+        exposition::workers(&mut text, &self.workers);
+        exposition::process(&mut text, &self.process);
+        text
+    }
+}
+
+/// Appends how busy the machine is.
+pub fn host(text: &mut String, usage: Usage) {
+    compatible::host(text, usage);
+}
+
+/// Appends the count of allocations since the start.
+#[cfg(feature = "count-allocations")]
+pub fn allocations(text: &mut String) {
+    let count = stats_alloc::INSTRUMENTED_SYSTEM.stats().allocations;
+    let (name, help) = (
+        "pilotfish_allocations_total",
+        "Heap allocations since the start.",
+    );
+    single(text, name, Kind::Counter, help, &count.to_string());
+}

@@ -1,0 +1,164 @@
+//! Histograms of atomics with fixed bounds: bounded memory, and a few
+//! nanoseconds an observation, where the exporter's cost 40 and a place in a
+//! buffer.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+/// Seconds between two pieces of a stream.
+pub const ITL_BOUNDS: [f64; 11] = [
+    0.001, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.25, 0.5, 1.0,
+];
+/// Seconds that a worker's timer was late. The timer itself is a millisecond
+/// coarse.
+pub const DELAY_BOUNDS: [f64; 12] = [
+    0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0,
+];
+/// Tokens of one request: the powers of two.
+pub const TOKEN_BOUNDS: [f64; 18] = [
+    1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0, 2048.0, 4096.0, 8192.0,
+    16384.0, 32768.0, 65536.0, 131_072.0,
+];
+
+/// Counts by bound, and what they sum up to; the last slot is for what is beyond
+/// every bound.
+#[derive(Debug)]
+pub struct Buckets<const SLOTS: usize> {
+    counts: [AtomicU64; SLOTS],
+    sum: AtomicU64,
+}
+
+impl<const SLOTS: usize> Default for Buckets<SLOTS> {
+    fn default() -> Self {
+        Self {
+            counts: [const { AtomicU64::new(0) }; SLOTS],
+            sum: AtomicU64::new(0),
+        }
+    }
+}
+
+impl<const SLOTS: usize> Buckets<SLOTS> {
+    /// Counts one observation of that size in that slot.
+    pub(super) fn add(&self, slot: usize, size: u64) {
+        self.counts[slot].fetch_add(1, Relaxed);
+        self.sum.fetch_add(size, Relaxed);
+    }
+
+    /// Cumulative counts by bound (the last is all), and the sum, in
+    /// microseconds where times are observed.
+    #[must_use]
+    pub fn read(&self) -> ([u64; SLOTS], u64) {
+        let mut sum = 0;
+        let cumulative = std::array::from_fn(|i| {
+            sum += self.counts[i].load(Relaxed);
+            sum
+        });
+        (cumulative, self.sum.load(Relaxed))
+    }
+}
+
+/// Tokens of requests.
+#[derive(Debug, Default)]
+pub struct TokenBuckets(Buckets<{ TOKEN_BOUNDS.len() + 1 }>);
+
+impl TokenBuckets {
+    /// A request had so many.
+    pub fn observe(&self, tokens: u64) {
+        // Of powers of two, the least that is not below.
+        let bits = u64::BITS - tokens.saturating_sub(1).leading_zeros();
+        let slot = usize::try_from(bits).unwrap_or(TOKEN_BOUNDS.len());
+        self.0.add(slot.min(TOKEN_BOUNDS.len()), tokens);
+    }
+
+    /// Cumulative counts by [`TOKEN_BOUNDS`] (the last is all), and all tokens.
+    #[must_use]
+    pub fn read(&self) -> ([u64; TOKEN_BOUNDS.len() + 1], u64) {
+        self.0.read()
+    }
+}
+
+/// One stream's share of a model's inter-token latencies, merged every 64
+/// observations and at the end, so that a stream does not write shared memory at
+/// every event.
+#[derive(Debug, Default)]
+pub struct LocalBuckets {
+    counts: [u8; ITL_BOUNDS.len() + 1],
+    held: u8,
+    sum_us: u64,
+}
+
+impl LocalBuckets {
+    /// Adds one observation, and merges when 64 are held.
+    pub fn observe(&mut self, gap: Duration, into: &Buckets<{ ITL_BOUNDS.len() + 1 }>) {
+        let seconds = gap.as_secs_f64();
+        let slot = ITL_BOUNDS.iter().filter(|bound| seconds > **bound).count();
+        self.counts[slot] += 1;
+        self.held += 1;
+        self.sum_us += micros(gap);
+        if self.held == 64 {
+            self.merge(into);
+        }
+    }
+
+    /// Gives what is held to the shared histogram.
+    pub fn merge(&mut self, into: &Buckets<{ ITL_BOUNDS.len() + 1 }>) {
+        if self.held == 0 {
+            return;
+        }
+        for (count, shared) in self.counts.iter().zip(&into.counts) {
+            if *count > 0 {
+                shared.fetch_add(u64::from(*count), Relaxed);
+            }
+        }
+        into.sum.fetch_add(self.sum_us, Relaxed);
+        *self = Self::default();
+    }
+}
+
+pub(super) fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn local_buckets_lose_nothing() {
+        let shared = Buckets::default();
+        let mut local = LocalBuckets::default();
+        for _ in 0..100 {
+            local.observe(Duration::from_millis(15), &shared);
+        }
+        assert_eq!(shared.read().0[11], 64);
+        local.merge(&shared);
+        let (counts, sum) = shared.read();
+        assert_eq!((counts[3], counts[4], counts[11]), (0, 100, 100));
+        assert_eq!(sum, 1_500_000);
+    }
+
+    #[test]
+    fn tokens_are_counted_below_the_next_power_of_two() {
+        let of = |tokens: u64| {
+            let buckets = TokenBuckets::default();
+            buckets.observe(tokens);
+            let (counts, sum) = buckets.read();
+            assert_eq!(sum, tokens);
+            let slot = counts.iter().position(|count| *count == 1).unwrap();
+            TOKEN_BOUNDS.get(slot).copied()
+        };
+        for (tokens, bound) in [
+            (0, Some(1.0)),
+            (1, Some(1.0)),
+            (2, Some(2.0)),
+            (3, Some(4.0)),
+            (1024, Some(1024.0)),
+            (1025, Some(2048.0)),
+            (131_072, Some(131_072.0)),
+            (131_073, None),
+            (u64::MAX, None),
+        ] {
+            assert_eq!(of(tokens), bound, "{tokens}");
+        }
+    }
+}

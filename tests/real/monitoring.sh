@@ -1,0 +1,29 @@
+#!/usr/bin/env bash
+# Has a real Prometheus scrape Pilotfish while it works, and looks at what is
+# written for it: the page by promtool, each expression of the dashboard and of
+# the alerts against what was scraped, the alerts by their unit tests. Debian's
+# package is unpacked into a cache outside the repository, nothing is installed;
+# uses loopback only, and stops what it started.
+#
+#   tests/real/monitoring.sh [PATH_OF_PILOTFISH]
+set -euo pipefail
+binary=$(realpath "${1:-target/release/pilotfish}")
+cd "$(dirname "$0")"
+cache=${PILOTFISH_CACHE:-$HOME/.cache/pilotfish}/prometheus
+
+if ! "$cache/usr/bin/promtool" --version >/dev/null 2>&1; then
+    rm -rf "$cache.new"
+    mkdir -p "$cache.new"
+    (
+        cd "$cache.new"
+        # A list of packages that is too old names one that is gone.
+        apt-get download -qq prometheus 2>/dev/null ||
+            { apt-get update -qq && apt-get download -qq prometheus; }
+        dpkg -x prometheus_*.deb .
+        rm prometheus_*.deb
+    )
+    rm -rf "$cache"
+    mv "$cache.new" "$cache"
+fi
+exec timeout 120 python3 monitoring.py --pilotfish "$binary" --prometheus "$cache/usr/bin" \
+    --manifests "$(realpath ../../manifests/monitoring)"
