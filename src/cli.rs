@@ -3,6 +3,7 @@
 
 mod chaos;
 mod engine;
+mod engines;
 mod explain;
 mod ignored;
 mod progress;
@@ -17,6 +18,7 @@ use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use crate::telemetry::LogFormat;
 pub use chaos::ChaosArgs;
 pub use engine::EngineArgs;
+pub use engines::{EnginesArgs, Unwell};
 pub use explain::ExplainArgs;
 pub use ignored::{Ignored, REFUSED, WITHOUT_EFFECT};
 pub use proxy::{Launch, ProxyArgs};
@@ -76,6 +78,8 @@ pub enum Command {
     /// The proxy before engines that are killed, hung and broken, with every
     /// byte of every answer checked; exit 1 when an invariant breaks.
     Chaos(ChaosArgs),
+    /// The engines of a running sidecar: their state, load and speed.
+    Engines(EnginesArgs),
     /// Who would get a request under a configuration file, and why.
     Explain(ExplainArgs),
     /// Check a dynamic configuration file: exit 0, or all that is wrong with it.

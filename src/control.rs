@@ -149,9 +149,7 @@ impl Control {
             while let Some(ask) = asked.recv().await {
                 let page = match ask.query {
                     Query::Metrics => control.metrics(),
-                    Query::Engines => {
-                        models::engines(&control.published.load(), control.freshness())
-                    }
+                    Query::Engines => control.engines_page(),
                 };
                 // Whoever asked may be gone.
                 let _ = ask.reply.send(page);
@@ -235,6 +233,12 @@ impl Control {
             let rates = self.windows.borrow().rates(&snapshot, Instant::now());
             summary::log(&snapshot, &rates, self.freshness());
         }
+    }
+
+    fn engines_page(&self) -> Bytes {
+        let snapshot = self.published.load();
+        let rates = self.windows.borrow().rates(&snapshot, Instant::now());
+        models::engines(&snapshot, &rates, self.stats.window, self.freshness())
     }
 
     fn metrics(&self) -> Bytes {

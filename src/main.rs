@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use pilotfish::chaos::Broken;
-use pilotfish::cli::{Cli, Command, EngineArgs, Launch, ProxyArgs};
+use pilotfish::cli::{Cli, Command, EngineArgs, Launch, ProxyArgs, Unwell};
 use pilotfish::config::problem::Problems;
 use pilotfish::config::{dynamic, resolve, validate};
 use pilotfish::sim::SimEngine;
@@ -36,7 +36,7 @@ fn main() -> ExitCode {
                 // There is no log yet.
                 None => drop(writeln!(std::io::stderr(), "{error:#}")),
             }
-            if error.is::<Broken>() {
+            if error.is::<Broken>() || error.is::<Unwell>() {
                 return ExitCode::from(1);
             }
             let problems = error.downcast_ref::<Problems>();
@@ -57,6 +57,7 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
         }
         Some(Command::Simulate(args)) => args.run(),
         Some(Command::Chaos(args)) => args.run(),
+        Some(Command::Engines(args)) => args.run(),
         Some(Command::Explain(args)) => explain::run(args),
         Some(Command::Validate { file }) => check(file),
         Some(Command::Schema) => {

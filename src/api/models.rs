@@ -4,7 +4,8 @@
 //! engine. A configured model without a card gets a made one, an alias a card
 //! that names its model as `root`.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
+use std::time::Duration;
 
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
@@ -12,6 +13,7 @@ use serde_json::{Map, Value, json};
 use crate::discovery::models::Cards;
 use crate::fleet::Snapshot;
 use crate::fleet::attributes::{Attributes, Freshness, Live, Place};
+use crate::fleet::stats::Rates;
 
 /// The first card for each id wins, engines in their order.
 #[must_use]
@@ -50,9 +52,14 @@ pub fn list(snapshot: &Snapshot, cards: &Cards) -> Bytes {
     Bytes::from(format!(r#"{{"object":"list","data":[{}]}}"#, all.join(",")))
 }
 
-/// The fleet, for `GET /engines`.
+/// The fleet, for `GET /engines`; `rates` are each engine's over that `window`.
 #[must_use]
-pub fn engines(snapshot: &Snapshot, by: Freshness) -> Bytes {
+pub fn engines(
+    snapshot: &Snapshot,
+    rates: &HashMap<u64, Rates>,
+    window: Duration,
+    by: Freshness,
+) -> Bytes {
     use std::sync::atomic::Ordering::Relaxed;
     let engines = snapshot.all.candidates.list().iter().map(|candidate| {
         let (engine, spec) = (&candidate.engine, &candidate.spec);
@@ -72,6 +79,8 @@ pub fn engines(snapshot: &Snapshot, by: Freshness) -> Bytes {
         let (values, details) = attributes(&engine.attributes, snapshot, by);
         entry["attributes"] = values;
         entry["attribute_details"] = details;
+        let seen = rates.get(&engine.key).copied().unwrap_or_default();
+        entry["window"] = observed(&seen, window);
         if let Some(kind) = engine.attributes.spoken() {
             entry["engine_type"] = json!(kind);
         }
@@ -107,6 +116,23 @@ fn attributes(attributes: &Attributes, snapshot: &Snapshot, by: Freshness) -> (V
         }
     }
     (Value::Object(values), Value::Object(details))
+}
+
+/// What we saw of an engine within the window, from the requests that it got
+/// from us.
+fn observed(rates: &Rates, window: Duration) -> Value {
+    let millis = |seconds: Option<f64>| seconds.map(|seconds| seconds * 1e3);
+    json!({
+        "seconds": window.as_secs_f64(),
+        "qps": rates.qps,
+        "ttft_ms": millis(rates.ttft),
+        "itl_ms": millis(rates.itl),
+        "latency_ms": millis(rates.latency),
+        "tokens_per_second": rates.tokens_per_second,
+        "tokens_per_request": rates.tokens_per_request,
+        "finished": rates.finished,
+        "failed": rates.failed,
+    })
 }
 
 #[cfg(test)]

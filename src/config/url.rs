@@ -21,6 +21,14 @@ pub struct UrlError {
     problem: &'static str,
 }
 
+impl UrlError {
+    /// What is wrong with it, in a few words.
+    #[must_use]
+    pub fn problem(&self) -> &'static str {
+        self.problem
+    }
+}
+
 impl EngineUrl {
     /// Reads `http://HOST[:PORT][/PATH]`.
     ///

@@ -15,6 +15,13 @@ pub const LATENCY_BOUNDS: [f64; 11] =
     [0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0];
 /// Samples that span a window.
 const SAMPLES: u32 = 12;
+/// Ends that are the engine's doing, and no answer.
+const FAILURES: [Outcome; 4] = [
+    Outcome::Overloaded,
+    Outcome::Failure,
+    Outcome::Timeout,
+    Outcome::Unreachable,
+];
 
 /// One engine's work for one model, since it was first seen.
 #[derive(Debug, Default)]
@@ -123,6 +130,7 @@ impl Served {
             output_tokens: load(&self.output_tokens),
             finished: self.outcomes.iter().map(load).sum(),
             succeeded: load(&self.outcomes[Outcome::Success as usize]),
+            failed: FAILURES.iter().map(|one| self.ended(*one)).sum(),
             latency_us: load(&latency.sum_us),
         }
     }
@@ -139,6 +147,7 @@ struct Sums {
     output_tokens: u64,
     finished: u64,
     succeeded: u64,
+    failed: u64,
     latency_us: u64,
 }
 
@@ -153,6 +162,7 @@ impl Sums {
             output_tokens: with(self.output_tokens, other.output_tokens),
             finished: with(self.finished, other.finished),
             succeeded: with(self.succeeded, other.succeeded),
+            failed: with(self.failed, other.failed),
             latency_us: with(self.latency_us, other.latency_us),
         }
     }
@@ -171,8 +181,12 @@ pub struct Rates {
     pub latency: Option<f64>,
     /// Generated tokens for each finished request, the mean.
     pub tokens_per_request: Option<f64>,
+    /// Generated tokens a second; an answer's are counted at its end.
+    pub tokens_per_second: f64,
     /// Requests that ended within the window.
     pub finished: u64,
+    /// Of those, the ones that the engine refused or failed.
+    pub failed: u64,
 }
 
 /// Samples of every engine's sums; the control thread's own.
@@ -247,13 +261,16 @@ fn engine_sums(fleet: &super::Snapshot) -> HashMap<u64, Sums> {
 fn rates(in_window: Sums, over: Duration) -> Rates {
     let mean = |sum: u64, count: u64| (count > 0).then(|| sum as f64 / count as f64);
     let seconds = |us: u64, count: u64| mean(us, count).map(|us| us / 1e6);
+    let each_second = |count: u64| count as f64 / over.as_secs_f64().max(1e-3);
     Rates {
-        qps: in_window.picked as f64 / over.as_secs_f64().max(1e-3),
+        qps: each_second(in_window.picked),
         ttft: seconds(in_window.ttft_us, in_window.first),
         itl: seconds(in_window.gaps_us, in_window.gaps),
         latency: seconds(in_window.latency_us, in_window.succeeded),
         tokens_per_request: mean(in_window.output_tokens, in_window.succeeded),
+        tokens_per_second: each_second(in_window.output_tokens),
         finished: in_window.finished,
+        failed: in_window.failed,
     }
 }
 
@@ -294,7 +311,13 @@ mod tests {
         assert_eq!(rates.itl, Some(0.02));
         assert_eq!(rates.latency, Some(2.0));
         assert_eq!(rates.tokens_per_request, Some(11.0));
-        assert_eq!(rates.finished, 2);
+        assert_eq!(rates.tokens_per_second, 2.2);
+        assert_eq!((rates.finished, rates.failed), (2, 0));
+        for (outcome, _) in Outcome::ALL {
+            served("m").end(outcome, Duration::from_secs(1));
+        }
+        let rates = windows.rates(&snapshot, at(10))[&key];
+        assert_eq!((rates.finished, rates.failed), (9, 4));
 
         for second in 1..100 {
             windows.sample(&snapshot, at(second * 5));

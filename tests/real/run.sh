@@ -4,6 +4,10 @@
 # loopback only, and stops what it started.
 #
 #   tests/real/run.sh [PATH_OF_PILOTFISH]
+#
+# or records what such a server tells of itself under load:
+#
+#   tests/real/run.sh PATH_OF_PILOTFISH --record "$PWD/tests/fixtures"
 set -euo pipefail
 binary=$(realpath "${1:-target/release/pilotfish}")
 cd "$(dirname "$0")"
@@ -21,4 +25,4 @@ if ! cmp -s package.json "$modules/.installed"; then
     (cd "$modules" && npm install --silent --no-audit --no-fund && cp package.json .installed)
 fi
 cp clients.mjs "$modules/"
-exec "$python" drive.py --pilotfish "$binary" --node-script "$modules/clients.mjs"
+exec "$python" drive.py --pilotfish "$binary" --node-script "$modules/clients.mjs" "${@:2}"

@@ -1,0 +1,146 @@
+//! `pilotfish engines`: the fleet as a running sidecar sees it.
+
+mod sidecar;
+mod table;
+
+use std::io::{self, IsTerminal as _, Write as _};
+use std::time::{Duration, SystemTime};
+
+use clap::Args;
+use serde_json::Value;
+
+use crate::config::duration;
+use sidecar::Sidecar;
+use table::Look;
+
+/// A shorter `--watch` would be a load of its own.
+const MOST_OFTEN: Duration = Duration::from_millis(100);
+/// To the upper left corner, and nothing below it.
+const CLEAR: &str = "\x1b[H\x1b[2J";
+
+/// Flags of `pilotfish engines`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "The columns: requests in flight, QPS, TTFT, ITL, tokens/s and failed are what \
+    this sidecar saw of the engine, within the window that the first line names; running, waiting and \
+    KV are what the engine told of itself, age seconds ago. \"-\": not known.\n\n\
+    Exit codes: 0 every engine is healthy; 1 one is not, or there is none; 2 the sidecar could not be asked.\n"
+)]
+pub struct EnginesArgs {
+    /// The sidecar, as HOST:PORT or http://HOST:PORT, with its --root-path if it
+    /// has one.
+    #[arg(value_name = "URL", default_value = "http://127.0.0.1:8001")]
+    url: String,
+    /// The sidecar's own document instead of a table.
+    #[arg(long)]
+    json: bool,
+    /// Ask again and again, until stopped; on a terminal, in place
+    /// [default: every 2 s].
+    #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "2", value_parser = duration)]
+    watch: Option<Duration>,
+}
+
+/// Engines that are not as they should be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Unwell {
+    /// There is nobody to ask.
+    #[error("the sidecar knows no engine")]
+    NoEngines,
+    /// Some are set aside, asleep, or on trial.
+    #[error("{count} of {all} engines not healthy")]
+    Engines {
+        /// How many.
+        count: usize,
+        /// Of how many.
+        all: usize,
+    },
+}
+
+impl EnginesArgs {
+    /// Asks, and prints what the sidecar tells.
+    ///
+    /// # Errors
+    /// [`Unwell`] when all was printed, and an engine is not well; else, why
+    /// nothing could be had.
+    pub fn run(&self) -> anyhow::Result<()> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build_local(tokio::runtime::LocalOptions::default())?;
+        let sidecar = Sidecar::new(&self.url)?;
+        let told = match self.watch {
+            None => runtime.block_on(self.once(&sidecar)),
+            Some(every) => runtime.block_on(self.again(&sidecar, every.max(MOST_OFTEN))),
+        };
+        told.or_else(|error| {
+            // Whoever read it has had enough.
+            let closed = error.downcast_ref::<io::Error>();
+            match closed.map(io::Error::kind) {
+                Some(io::ErrorKind::BrokenPipe) => Ok(()),
+                _ => Err(error),
+            }
+        })
+    }
+
+    async fn once(&self, sidecar: &Sidecar) -> anyhow::Result<()> {
+        let page = sidecar.engines().await?;
+        print(&self.shown(&page)?)?;
+        let entries = table::read(&page)?;
+        let count = entries.iter().filter(|entry| !entry.is_healthy()).count();
+        match entries.len() {
+            0 => Err(Unwell::NoEngines.into()),
+            all if count > 0 => Err(Unwell::Engines { count, all }.into()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Only the first answer has to come: a sidecar may be restarted.
+    async fn again(&self, sidecar: &Sidecar, every: Duration) -> anyhow::Result<()> {
+        let before = match io::stdout().is_terminal() {
+            true if !self.json => CLEAR,
+            _ => "",
+        };
+        let mut told = Ok(self.shown(&sidecar.engines().await?)?);
+        loop {
+            let shown = match told {
+                Ok(shown) => shown,
+                Err(error) if self.json => {
+                    tracing::warn!("{error:#}");
+                    String::new()
+                }
+                Err(error) => format!("{error:#}\n"),
+            };
+            if self.json {
+                print(&shown)?;
+            } else {
+                let now = httpdate::fmt_http_date(SystemTime::now());
+                print(&format!("{before}{now}\n{shown}\n"))?;
+            }
+            tokio::time::sleep(every).await;
+            told = sidecar.engines().await.and_then(|page| self.shown(&page));
+        }
+    }
+
+    fn shown(&self, page: &Value) -> anyhow::Result<String> {
+        if self.json {
+            return Ok(format!("{page:#}\n"));
+        }
+        Ok(table::table(&table::read(page)?, look()))
+    }
+}
+
+/// Colours are for people who want them: <https://no-color.org>.
+fn look() -> Look {
+    let is_set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+    let is_dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
+    if io::stdout().is_terminal() && !is_set("NO_COLOR") && !is_dumb {
+        Look::Coloured
+    } else {
+        Look::Plain
+    }
+}
+
+fn print(text: &str) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    out.write_all(text.as_bytes())?;
+    out.flush()
+}
