@@ -2,7 +2,7 @@
 //! body; heads changed only as a proxy must.
 
 use crate::support::engine::RawEngine;
-use crate::support::{TestApp, post};
+use crate::support::{TestApp, eventually, post};
 use pilotfish::sim::speed::Speed;
 use pilotfish::sim::{SimConfig, SimEngine};
 
