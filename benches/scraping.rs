@@ -119,18 +119,15 @@ fn case(
         ..Settings::default()
     };
     settings.scraping.aperture = aperture;
-    let app = app::build(
-        Config {
-            listen: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0),
-            settings,
-            stats: StatsSettings {
-                scrape_every: interval,
-                ..StatsSettings::default()
-            },
-            ..Config::default()
+    let app = app::build(Config {
+        listen: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0),
+        settings,
+        stats: StatsSettings {
+            scrape_every: interval,
+            ..StatsSettings::default()
         },
-        None,
-    )
+        ..Config::default()
+    })
     .unwrap();
     // Every engine has been read, and asked for its models.
     std::thread::park_timeout(interval.max(Duration::from_secs(8)));

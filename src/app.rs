@@ -1,6 +1,8 @@
 //! The composition root: builds everything from a [`Config`], starts the
 //! threads, and stops them. The only file that knows everyone.
 
+mod telling;
+
 use std::io;
 use std::net::{SocketAddr, TcpListener as StdListener};
 use std::sync::Arc;
@@ -24,7 +26,7 @@ use crate::fleet::{Fleet, Snapshot};
 use crate::metrics::{Metrics, ModelRegistry, WorkerMetrics};
 use crate::proxy::ProxySettings;
 use crate::proxy::facts::Budget;
-use crate::proxy::meter::RecordSink;
+use crate::report::Outlets;
 use crate::scrape::stale_after;
 use crate::{control, net, worker};
 
@@ -40,6 +42,8 @@ pub struct App {
     open: Arc<[AtomicUsize]>,
     published: Arc<ArcSwap<Snapshot>>,
     threads: Vec<JoinHandle<()>>,
+    /// Those that tell of requests; they end when the workers have.
+    tellers: Vec<JoinHandle<()>>,
 }
 
 /// How stopping went.
@@ -55,7 +59,7 @@ pub struct DrainReport {
 ///
 /// # Errors
 /// What is wrong with the configuration, or that the port is taken.
-pub fn build(config: Config, records: Option<RecordSink>) -> anyhow::Result<App> {
+pub fn build(config: Config) -> anyhow::Result<App> {
     if config.settings.engines.is_empty() {
         tracing::warn!("the engine list is empty: every request gets a 503");
     }
@@ -72,14 +76,11 @@ pub fn build(config: Config, records: Option<RecordSink>) -> anyhow::Result<App>
 
     let listener = listen(config.listen)?;
     let address = listener.local_addr()?;
+    let (outlets, tellers) = telling::start(config.access_log, config.traces, &metrics)?;
     let drain = DrainWatch::default();
-    let admin = config.admin.map(listen).transpose()?;
-    let admin_address = admin.as_ref().map(StdListener::local_addr).transpose()?;
-    let admin = admin.map(|listener| Admin {
-        listener,
-        drain: drain.clone(),
-        timeouts: settings.timeouts,
-    });
+    let admin = admin(config.admin, &settings, &drain)?;
+    let admin_address = admin.as_ref().map(|admin| admin.listener.local_addr());
+    let admin_address = admin_address.transpose()?;
     let (control, asked) = mpsc::channel(QUEUE);
     let list = models::list(&published.load(), &cards);
     let api = api(&settings, control, list, &drain);
@@ -109,8 +110,8 @@ pub fn build(config: Config, records: Option<RecordSink>) -> anyhow::Result<App>
             places: spec.sources.places.clone(),
             refusals: Arc::clone(&spec.sources.refusals),
             workers: spec.sources.workers.len(),
-            records,
         },
+        outlets,
         bounds: config.bounds,
         root_path: Arc::from(config.root_path),
         api,
@@ -126,6 +127,7 @@ pub fn build(config: Config, records: Option<RecordSink>) -> anyhow::Result<App>
         open,
         published,
         threads,
+        tellers,
     })
 }
 
@@ -141,6 +143,19 @@ fn api(settings: &Settings, control: mpsc::Sender<Ask>, list: Bytes, drain: &Dra
     }
 }
 
+fn admin(
+    address: Option<SocketAddr>,
+    settings: &Settings,
+    drain: &DrainWatch,
+) -> anyhow::Result<Option<Admin>> {
+    let listener = address.map(listen).transpose()?;
+    Ok(listener.map(|listener| Admin {
+        listener,
+        drain: drain.clone(),
+        timeouts: settings.timeouts,
+    }))
+}
+
 fn listen(address: SocketAddr) -> anyhow::Result<StdListener> {
     net::listen(address).with_context(|| format!("cannot listen on {address}"))
 }
@@ -149,6 +164,7 @@ fn listen(address: SocketAddr) -> anyhow::Result<StdListener> {
 struct WorkerTemplate {
     published: Arc<ArcSwap<Snapshot>>,
     settings: ProxySettings,
+    outlets: Outlets,
     bounds: Bounds,
     root_path: Arc<str>,
     api: Api,
@@ -173,6 +189,7 @@ fn start_workers(
             listener: net::share(listener)?,
             published: Arc::clone(&template.published),
             settings: template.settings.clone(),
+            outlets: template.outlets.clone(),
             bounds: template.bounds.clone(),
             root_path: Arc::clone(&template.root_path),
             api: template.api.clone(),
@@ -222,6 +239,7 @@ impl App {
                 tracing::error!("a thread panicked");
             }
         }
+        telling::finish(&self.tellers).await;
         report
     }
 
@@ -250,15 +268,17 @@ pub enum Stopped {
 }
 
 /// Serves until SIGTERM or SIGINT, then drains; a second signal exits at once.
+/// Signals are watched before anyone can connect.
 ///
 /// # Errors
-/// When signals cannot be watched.
-pub fn until_stopped(app: App) -> anyhow::Result<Stopped> {
+/// When signals cannot be watched, or those of `start`.
+pub fn until_stopped(start: impl FnOnce() -> anyhow::Result<App>) -> anyhow::Result<Stopped> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
     runtime.block_on(async {
         let mut signals = Signals::watch()?;
+        let app = start()?;
         signals.next().await;
         let open = app.in_flight();
         tracing::info!(

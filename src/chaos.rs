@@ -73,7 +73,7 @@ pub struct Broken;
 /// When it could not be run; what the run found is in the report.
 pub fn run(options: &Options) -> anyhow::Result<Report> {
     let mut ward = Ward::open(options.engines.max(2))?;
-    let app = app::build(config(&ward)?, None)?;
+    let app = app::build(config(&ward)?)?;
     let probe = Probe::new(app.address)?;
     let orders = Orders {
         name: "warm-up",

@@ -8,6 +8,7 @@ pub mod difference;
 pub mod dynamic;
 pub mod policies;
 pub mod problem;
+pub mod reports;
 pub mod resilience;
 pub mod resolve;
 pub mod scraping;
@@ -25,6 +26,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use policies::Routing;
+pub use reports::{AccessLog, Collector, LineForm, LogTarget, Otlp, TraceSettings};
 pub use resilience::{Admission, Breaker, Causes, Checks, Commit, Retry, Shed};
 pub use scraping::{EngineType, Scraping};
 pub use units::{Seconds, duration};
@@ -53,6 +55,10 @@ pub struct Config {
     pub drain: DrainSettings,
     /// Statistics of the traffic.
     pub stats: StatsSettings,
+    /// The access log; none by default.
+    pub access_log: Option<AccessLog>,
+    /// Traces; none by default.
+    pub traces: Option<TraceSettings>,
     /// Sent as a bearer token on our own requests to engines.
     pub engine_key: Option<String>,
 }
@@ -69,6 +75,8 @@ impl Default for Config {
             bounds: Bounds::default(),
             drain: DrainSettings::default(),
             stats: StatsSettings::default(),
+            access_log: None,
+            traces: None,
             engine_key: None,
         }
     }

@@ -5,16 +5,10 @@ use std::io::Write as _;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use tokio::sync::mpsc;
-
-use crate::app::{self, Stopped};
-use crate::config::{Config, ListedEngine, Settings};
-use crate::proxy::meter::RequestRecord;
+use crate::app;
+use crate::config::{AccessLog, Config, LineForm, ListedEngine, LogTarget, Settings};
 use crate::sim::speed::Speed;
 use crate::sim::{SimConfig, SimEngine};
-
-/// Request lines that may wait to be printed; more are dropped.
-const LINES: usize = 1024;
 
 /// Model, time between two tokens: two models, three speeds.
 const ENGINES: [(&str, u64); 3] = [
@@ -47,18 +41,17 @@ pub fn run(port: u16) -> anyhow::Result<()> {
             engines: listed.collect::<Result<_, _>>()?,
             ..Settings::default()
         },
+        access_log: Some(AccessLog {
+            to: LogTarget::Stdout,
+            form: LineForm::Table,
+        }),
         ..Config::default()
     };
-    let (records, ended) = mpsc::channel(LINES);
-    let app = app::build(config, Some(records))?;
-    print(&welcome(app.address, &engines));
-    let printer = std::thread::Builder::new()
-        .name("lines".to_owned())
-        .spawn(move || print_lines(ended))?;
-    if app::until_stopped(app)? == Stopped::Drained {
-        // The workers are gone, and with them the senders: it ends by itself.
-        let _ = printer.join();
-    }
+    app::until_stopped(|| {
+        let app = app::build(config)?;
+        print(&welcome(app.address, &engines));
+        Ok(app)
+    })?;
     Ok(())
 }
 
@@ -95,54 +88,6 @@ Ctrl-C stops.
         "model", "engine", "status", "TTFT", "tokens/s",
     ));
     text
-}
-
-fn print_lines(mut ended: mpsc::Receiver<RequestRecord>) {
-    while let Some(record) = ended.blocking_recv() {
-        print(&line(&record));
-    }
-}
-
-fn line(record: &RequestRecord) -> String {
-    let engine = record
-        .engine
-        .as_ref()
-        .map_or("-", |engine| engine.url.text());
-    let model = if record.model.is_empty() {
-        "-"
-    } else {
-        &*record.model
-    };
-    let ttft = record
-        .ttft
-        .map_or("-".to_owned(), |ttft| format!("{} ms", ttft.as_millis()));
-    let why = if record.why.is_empty() {
-        "no engine asked"
-    } else {
-        record.why
-    };
-    format!(
-        "{model:<12} {engine:<28} {:>6} {ttft:>10} {:>10}  {why}\n",
-        record.status,
-        rate(record),
-    )
-}
-
-/// Pieces a second after the first: for a stream, tokens a second.
-fn rate(record: &RequestRecord) -> String {
-    let spent = record
-        .duration
-        .saturating_sub(record.ttft.unwrap_or_default())
-        .as_secs_f64();
-    if record.pieces < 3 || spent <= 0.0 {
-        return "-".to_owned();
-    }
-    #[expect(
-        clippy::cast_precision_loss,
-        reason = "a stream is far below 2^52 pieces"
-    )]
-    let rate = (record.pieces - 1) as f64 / spent;
-    format!("{rate:.0}")
 }
 
 fn print(text: &str) {

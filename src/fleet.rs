@@ -18,9 +18,9 @@ pub mod health;
 pub mod latency;
 pub mod layout;
 pub mod load;
+pub mod orca;
 pub mod reading;
 mod recent;
-pub mod reports;
 pub mod ring;
 pub mod stats;
 
@@ -113,6 +113,11 @@ impl Snapshot {
                 .filter(|_| self.models.len() == 1);
         };
         Some(first).filter(|_| served.next().is_none())
+    }
+
+    /// All models, in no order.
+    pub fn each_model(&self) -> impl Iterator<Item = &Arc<Model>> {
+        self.models.values()
     }
 
     /// All models, sorted by name.

@@ -21,6 +21,11 @@ pub mod api;
 pub mod control;
 pub mod worker;
 
+pub mod access;
+pub mod account;
+pub mod report;
+pub mod trace;
+
 pub mod bench;
 pub mod chaos;
 pub mod demo;

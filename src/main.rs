@@ -73,9 +73,11 @@ fn proxy(args: &ProxyArgs) -> anyhow::Result<()> {
     for warning in warnings {
         tracing::warn!("{warning}");
     }
-    let app = app::build(config, None)?;
-    tracing::info!(address = %app.address, "serving");
-    app::until_stopped(app)?;
+    app::until_stopped(|| {
+        let app = app::build(config)?;
+        tracing::info!(address = %app.address, "serving");
+        Ok(app)
+    })?;
     Ok(())
 }
 

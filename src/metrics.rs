@@ -13,6 +13,7 @@
 mod buckets;
 mod models;
 mod process;
+mod telling;
 
 use std::sync::Arc;
 
@@ -24,6 +25,7 @@ use metrics_exporter_prometheus::{
 pub use buckets::{Buckets, DELAY_BOUNDS, ITL_BOUNDS, LocalBuckets, TOKEN_BOUNDS, TokenBuckets};
 pub use models::{ModelMetrics, ModelRegistry};
 pub use process::{ProcessMetrics, Retries, WorkerMetrics};
+pub use telling::Telling;
 
 /// Seconds; first tokens take from milliseconds to minutes.
 const TTFT_BOUNDS: [f64; 14] = [

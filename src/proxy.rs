@@ -18,9 +18,10 @@ pub mod meter;
 mod models;
 mod multipart;
 pub mod offline;
+mod orca;
 mod own;
 pub mod peek;
-mod report;
+mod ready;
 pub mod retry;
 mod splice;
 pub mod tries;
@@ -38,36 +39,33 @@ use arc_swap::{ArcSwap, Cache};
 use fastrand::Rng;
 use http::header::{CONNECTION, HeaderValue};
 use http::request::Parts;
-use http::{Method, Request, Response, Version};
+use http::{Request, Response, Version};
 use hyper::body::Incoming;
 
 use crate::config::Timeouts;
 use crate::decisions::DecisionLog;
 use crate::downstream::{Handled, Serving};
 use crate::drain::{DrainPhase, DrainWatch};
+use crate::fleet::Snapshot;
 use crate::fleet::gate::Places;
-use crate::fleet::{Candidate, Model, Snapshot};
+use crate::fleet::orca::Answers;
 use crate::metrics::ProcessMetrics;
-use crate::policy::memory::Fingerprint;
-use crate::policy::{Asked, Policy};
+use crate::policy::Policy;
+use crate::report::{Report, Reporter};
 use crate::upstream::{Pool, Upload};
 use attempt::{Attempt, Hurry};
 use body::ObservedBody;
 use choose::Choosing;
 use error::{ProxyError, Refusals};
-use facts::{Budget, Peeked, Peeking};
+use facts::Budget;
 use give::{Held, Told};
 use headers::{Outgoing, Pinned, RequestFraming};
-use meter::{Meter, RecordSink};
+use meter::Meter;
 pub use own::own;
 use own::own_error;
+use ready::Ready;
 use retry::RetryBudget;
-use splice::rename;
 use tries::{Answer, Sending};
-use wishes::Wishes;
-
-/// Methods longer than this are no methods that anyone uses.
-const MAX_METHOD: usize = 32;
 
 /// What a worker needs to serve requests.
 #[derive(Debug)]
@@ -77,6 +75,7 @@ pub struct Proxy {
     pool: Rc<Pool>,
     rng: RefCell<Rng>,
     retries: RetryBudget,
+    reporter: Rc<Reporter>,
 }
 
 /// What all workers' proxies share.
@@ -90,8 +89,6 @@ pub struct ProxySettings {
     pub drain: DrainWatch,
     /// Whether each choice of an engine is logged.
     pub log_requests: bool,
-    /// Where ended requests are told of.
-    pub records: Option<RecordSink>,
     /// Where decisions that are to be explained are kept.
     pub decisions: Arc<DecisionLog>,
     /// The greatest age of what engines told that counts.
@@ -114,6 +111,7 @@ impl Proxy {
         published: Arc<ArcSwap<Snapshot>>,
         settings: ProxySettings,
         pool: Rc<Pool>,
+        reporter: Rc<Reporter>,
     ) -> Rc<Self> {
         Rc::new(Self {
             snapshot: RefCell::new(Cache::new(published)),
@@ -121,6 +119,7 @@ impl Proxy {
             pool,
             rng: RefCell::new(Rng::new()),
             retries: RetryBudget::default(),
+            reporter,
         })
     }
 
@@ -136,6 +135,8 @@ impl Proxy {
         let pinned = headers::take_pin(&mut head);
         let id = headers::request_id(&head.headers);
         let snapshot = Arc::clone(self.snapshot.borrow_mut().load());
+        let named = id.to_str().unwrap_or_default();
+        let report = self.reporter.begin(&head, named, serving.peer(), began);
         let exchange = Exchange {
             proxy: &self,
             snapshot: &snapshot,
@@ -144,6 +145,7 @@ impl Proxy {
             id: &id,
             began,
             told: RefCell::default(),
+            report: Cell::new(report),
         };
         let mut response = match exchange.run(body, serving).await {
             Ok(response) => response,
@@ -169,15 +171,8 @@ struct Exchange<'a> {
     id: &'a HeaderValue,
     began: Instant,
     told: RefCell<Option<Told>>,
-}
-
-/// A request that is ready to be sent.
-struct Ready<'a> {
-    model: &'a Arc<Model>,
-    pinned: Option<&'a Candidate>,
-    asked: Asked,
-    prints: Vec<Fingerprint>,
-    is_inference: bool,
+    /// Taken by the meter; left here, the client has gone before there was one.
+    report: Cell<Option<Report>>,
 }
 
 /// A request that was let in.
@@ -187,6 +182,7 @@ struct Admitted<'a> {
     framing: RequestFraming,
     timeouts: &'a Timeouts,
     first_token: Option<Duration>,
+    orca: Option<Answers>,
     hurry: Hurry,
     is_explained: bool,
 }
@@ -213,14 +209,13 @@ impl Exchange<'_> {
             Err(error) => return Err((serving, self.counted(error))),
         };
         let model = Arc::clone(ready.model);
-        let sink = self.proxy.settings.records.clone();
-        let mut meter = Meter::begin(model, self.began, sink);
+        let mut meter = Meter::begin(model, self.began, self.report.take());
         let is_stream = peeked.facts.stream;
-        let (upload, framing, share) = upload::of(self.head, peeked, &settings.limits, &meter);
+        let (upload, framing, share) = upload::of(self.head, peeked, &settings.limits, &mut meter);
         let permit = match self.admit(&ready, &wishes, deadline).await {
             Ok(permit) => permit,
             Err(error) => {
-                meter.answered(error.status().as_u16());
+                meter.refused(&error);
                 return Err((serving, error));
             }
         };
@@ -230,6 +225,7 @@ impl Exchange<'_> {
             framing,
             timeouts,
             first_token: timeouts.first_token.filter(|_| is_stream),
+            orca: self.orca(is_stream),
             hurry: if total.is_some() && total == wishes.timeout {
                 Hurry::Client
             } else {
@@ -250,7 +246,7 @@ impl Exchange<'_> {
                 Ok(self.give(answer, held))
             }
             Err(error) => {
-                meter.answered(error.status().as_u16());
+                meter.refused(&error);
                 Err((serving, error))
             }
         }
@@ -271,16 +267,19 @@ impl Exchange<'_> {
             framing,
             timeouts,
             first_token,
+            orca,
             hurry,
             is_explained,
         } = *admitted;
+        let (trace, overhead) = (meter.onward(), Cell::new(None));
         let outgoing = Outgoing {
+            trace: trace.as_ref(),
             head: self.head,
             request_id: self.id,
             peer: serving.peer(),
             framing,
             upgrade: headers::asks_upgrade(self.head),
-            asks_report: Cell::new(self.asks_report()),
+            orca,
         };
         let sending = Sending {
             attempt: Attempt {
@@ -293,6 +292,7 @@ impl Exchange<'_> {
                 leaves_no_trace: self.head.method.is_safe() || ready.is_inference,
                 commit: self.snapshot.settings.retry.until,
                 metrics: &settings.metrics,
+                overhead: &overhead,
             },
             choosing: Choosing {
                 snapshot: self.snapshot,
@@ -315,6 +315,7 @@ impl Exchange<'_> {
             attempts: Cell::new(0),
         };
         let sent = sending.send(upload, meter).await;
+        meter.overhead(overhead.get());
         if is_explained {
             let engine = sent.as_ref().ok().map(|answer| answer.slot.engine());
             *self.told.borrow_mut() = Some(Told {
@@ -327,73 +328,13 @@ impl Exchange<'_> {
         sent
     }
 
-    /// What the request's head asks, and of which policy.
-    fn wishes(&self) -> Result<(Wishes<'_>, &Arc<Policy>), ProxyError> {
-        let allow = &self.snapshot.settings.routing.allow;
-        let wishes = Wishes::of(&self.head.headers, allow)?;
-        let policy = ask::policy(self.snapshot, &wishes, &self.pinned)?;
-        Ok((wishes, policy))
-    }
-
-    /// Who may get the request, and by what it is chosen.
-    fn ready(
-        &self,
-        wishes: &Wishes<'_>,
-        policy: &Policy,
-        peeked: &mut Peeked,
-        peer: &str,
-    ) -> Result<Ready<'_>, ProxyError> {
-        let snapshot = self.snapshot;
-        let model = models::choose(snapshot, policy, (wishes, &self.pinned), peeked)?;
-        let pinned = models::pinned(snapshot, &self.pinned, wishes, model)?;
-        // The body may have taken its time.
-        let clock = || snapshot.clock(Instant::now());
-        let (asked, prints) = ask::asked(policy, self.head, (wishes, peer), (peeked, model), clock);
-        rename(peeked, &model.name);
-        Ok(Ready {
-            model,
-            pinned,
-            asked,
-            prints,
-            is_inference: peeked.facts.is_inference,
-        })
-    }
-
     /// Whether its decision is recorded though nobody asked.
     fn is_sampled(&self) -> bool {
         self.is_one_of(self.snapshot.settings.routing.decision_sample)
     }
 
-    /// Whether its engine is asked for a report of its load.
-    fn asks_report(&self) -> bool {
-        self.is_one_of(self.snapshot.settings.scraping.orca_sample) && report::may_ask(self.head)
-    }
-
     fn is_one_of(&self, share: f64) -> bool {
         share > 0.0 && self.proxy.rng.borrow_mut().f64() < share
-    }
-
-    async fn peek(
-        &self,
-        body: Incoming,
-        serving: &Serving,
-        policy: &Policy,
-    ) -> Result<Peeked, ProxyError> {
-        let method = &self.head.method;
-        if matches!(*method, Method::CONNECT | Method::TRACE) || method.as_str().len() > MAX_METHOD
-        {
-            let shown: String = method.as_str().chars().take(MAX_METHOD).collect();
-            return Err(ProxyError::Method(shown));
-        }
-        let settings = &self.snapshot.settings;
-        let peeking = Peeking {
-            limits: &settings.limits,
-            budget: &self.proxy.settings.budget,
-            deadline: serving.deadline(),
-            idle: settings.timeouts.client_body_idle,
-            wanted: ask::wanted(&policy.spec.kind),
-        };
-        facts::peek(self.head, body, peeking).await
     }
 }
 

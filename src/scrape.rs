@@ -7,34 +7,40 @@
 mod dialect;
 mod exposition;
 mod fetching;
+mod guess;
 mod json;
 mod page;
 mod reading;
 mod schedule;
+mod turn;
 mod wanted;
 
+use std::cmp::Reverse;
 use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use tokio::task::JoinSet;
 
-use crate::config::{EngineType, Scraping};
-use crate::fleet::attributes::{Freshness, Live, trust};
-use crate::fleet::{Candidate, Engine, Snapshot};
-use crate::upstream::{FetchError, Pool};
-use fetching::{Endpoint, Outcome, Task};
-use reading::Reading;
+use crate::config::Scraping;
+use crate::fleet::attributes::Freshness;
+use crate::fleet::{Candidate, Snapshot};
+use crate::upstream::Pool;
+use fetching::{Outcome, Task};
+use guess::guess;
 pub use schedule::stale_after;
-use schedule::{Pace, Past, aperture, rank};
+use schedule::{Pace, aperture, rank};
+use turn::Turn;
 use wanted::Wanted;
 
 /// Pages that are read at the same time.
-const AT_ONCE: usize = 32;
+const AT_ONCE: usize = 64;
 /// How often it is looked who is due.
 const LOOK: Duration = Duration::from_millis(250);
+/// How often it is guessed what others sent to those who do not tell.
+const GUESS: Duration = Duration::from_secs(1);
 /// New engines are first read within this time, or half an interval.
 const FIRST: Duration = Duration::from_secs(5);
 /// Requests are thought to come for so long after the last.
@@ -53,47 +59,9 @@ pub struct Scraper {
     turns: HashMap<u64, Turn>,
     /// Requests that had come when it was last looked, and when any last came.
     traffic: (u64, Option<Instant>),
-}
-
-/// What is known of one engine's pages.
-#[derive(Debug)]
-struct Turn {
-    /// Not before.
-    due: Instant,
-    read_at: Option<Instant>,
-    is_being_read: bool,
-    past: Past,
-    bytes: usize,
-    /// Which of [`Endpoint::of`].
-    endpoint: usize,
-    dialect: EngineType,
-    has_no_slots: bool,
-    /// The last page, for what counters did since.
-    last: Option<(Reading, Instant)>,
-    /// When the newest process behind the URL began, in Unix seconds.
-    started: Option<f64>,
-}
-
-impl Turn {
-    fn new(due: Instant) -> Self {
-        Self {
-            due,
-            read_at: None,
-            is_being_read: false,
-            past: Past::default(),
-            bytes: 0,
-            endpoint: 0,
-            dialect: EngineType::Other,
-            has_no_slots: false,
-            last: None,
-            started: None,
-        }
-    }
-
-    fn is_due(&self, pace: &Pace, now: Instant) -> bool {
-        let waited = |at: Instant| now.saturating_duration_since(at) >= pace.after(&self.past);
-        !self.is_being_read && now >= self.due && self.read_at.is_none_or(waited)
-    }
+    /// Whether engines were read often when it was last looked.
+    is_quick: bool,
+    guessed_at: Option<Instant>,
 }
 
 impl Scraper {
@@ -110,6 +78,8 @@ impl Scraper {
             scraping,
             turns: HashMap::new(),
             traffic: (0, None),
+            is_quick: false,
+            guessed_at: None,
         }
     }
 
@@ -118,61 +88,79 @@ impl Scraper {
         let mut reading: JoinSet<Outcome> = JoinSet::new();
         let mut look = tokio::time::interval(LOOK.min(self.interval));
         look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut is_full = false;
         loop {
             tokio::select! {
-                Some(outcome) = reading.join_next() => match outcome {
-                    Ok(outcome) => self.take(outcome, Instant::now()),
-                    Err(error) => {
-                        tracing::error!(%error, "reading an engine's metrics");
-                        // Which one is not known: better two readings than none.
-                        self.turns.values_mut().for_each(|turn| turn.is_being_read = false);
+                Some(outcome) = reading.join_next() => {
+                    match outcome {
+                        Ok(outcome) => self.take(outcome, Instant::now()),
+                        Err(error) => {
+                            tracing::error!(%error, "reading an engine's metrics");
+                            // Which one is not known: better two readings than none.
+                            self.turns.values_mut().for_each(|turn| turn.is_being_read = false);
+                        }
                     }
-                },
-                _ = look.tick() => {
-                    let now = Instant::now();
-                    for task in self.due(&snapshot(), AT_ONCE - reading.len(), now) {
-                        reading.spawn_local(task.run());
+                    // Others may be waiting for this place.
+                    if !is_full {
+                        continue;
                     }
                 }
+                _ = look.tick() => {}
+            }
+            let free = AT_ONCE - reading.len();
+            let due = self.due(&snapshot(), free, Instant::now());
+            is_full = due.len() == free;
+            for task in due {
+                reading.spawn_local(task.run());
             }
         }
     }
 
-    /// Whoever is due, so many at most.
+    /// Whoever is due, so many at most: those that have waited longest.
     fn due(&mut self, snapshot: &Snapshot, most: usize, now: Instant) -> Vec<Task> {
         self.follow(snapshot);
-        let engines = snapshot.all.candidates.list();
-        let clock = snapshot.clock(now);
-        let floor = self.floor(engines, clock);
-        let pace = self.pace(snapshot, now);
-        let mut due = Vec::new();
-        for candidate in engines {
-            let engine = &candidate.engine;
+        let engines = self.within(snapshot.all.candidates.list(), snapshot.clock(now));
+        for one in &engines {
             let first = FIRST.min(self.interval / 2).mul_f64(fastrand::f64());
-            let turn = self.turns.entry(engine.key);
-            let turn = turn.or_insert_with(|| Turn::new(now + first));
-            let is_in = rank(self.process, engine.hash, clock) >= floor;
-            if !is_in || due.len() >= most || !turn.is_due(&pace, now) {
-                continue;
-            }
-            turn.is_being_read = true;
-            let kind = candidate.spec.traits.engine_type;
-            let places = Endpoint::of(kind);
-            let endpoint = places[turn.endpoint % places.len()];
-            due.push(Task {
-                engine: Arc::clone(engine),
-                pool: Rc::clone(&self.pool),
-                wanted: Rc::clone(&self.wanted),
-                bearer: self.bearer.clone(),
-                kind,
-                endpoint,
-                with_slots: turn.dialect == EngineType::Llamacpp
-                    && endpoint == Endpoint::Metrics
-                    && !turn.has_no_slots,
-            });
+            let turn = self.turns.entry(one.engine.key);
+            turn.or_insert_with(|| Turn::new(now + first));
         }
-        guess(snapshot, Freshness::new(clock, stale_after(self.interval)));
+        let pace = self.pace(snapshot, &engines, now);
+        if pace.is_quick() && !self.is_quick {
+            // Not all at once, here and in all sidecars that this traffic woke.
+            let soon = pace.after(&schedule::Past::default());
+            for turn in self.turns.values_mut() {
+                turn.due = turn.due.max(now + soon.mul_f64(fastrand::f64()));
+            }
+        }
+        self.is_quick = pace.is_quick();
+        let mut due: Vec<(Option<Reverse<Duration>>, &Candidate)> = Vec::new();
+        for one in engines {
+            if let Some(turn) = self.turns.get(&one.engine.key)
+                && turn.is_due(&pace, now)
+            {
+                let waited = turn.read_at.map(|at| now.saturating_duration_since(at));
+                due.push((waited.map(Reverse), one));
+            }
+        }
+        due.sort_by_key(|(waited, _)| *waited);
+        let due = due.into_iter().take(most);
+        let due = due.filter_map(|(_, one)| self.task(one)).collect();
+        self.guess(snapshot, now);
         due
+    }
+
+    fn task(&mut self, candidate: &Candidate) -> Option<Task> {
+        let turn = self.turns.get_mut(&candidate.engine.key)?;
+        let (endpoint, with_slots) = turn.begin(candidate.spec.traits.engine_type);
+        Some(Task {
+            engine: Arc::clone(&candidate.engine),
+            pool: Rc::clone(&self.pool),
+            wanted: Rc::clone(&self.wanted),
+            bearer: self.bearer.clone(),
+            endpoint,
+            with_slots,
+        })
     }
 
     /// Follows the engines that there are, and the configuration.
@@ -183,6 +171,9 @@ impl Scraper {
             self.turns.retain(|key, _| keys.contains(key));
         }
         let scraping = &snapshot.settings.scraping;
+        if self.scraping == *scraping {
+            return;
+        }
         if self.scraping.own != scraping.own {
             self.wanted = Rc::new(Wanted::new(&scraping.own));
             for one in engines {
@@ -192,164 +183,64 @@ impl Scraper {
                 (turn.last, turn.read_at) = (None, None);
             }
         }
-        if self.scraping != *scraping {
-            self.scraping = scraping.clone();
-        }
+        self.scraping = scraping.clone();
     }
 
-    /// The lowest rank within the aperture.
-    fn floor(&self, engines: &[Candidate], clock: Duration) -> u64 {
+    /// Engines within the aperture.
+    fn within<'a>(&self, engines: &'a [Candidate], clock: Duration) -> Vec<&'a Candidate> {
         let most = aperture(self.scraping.aperture, engines.len());
         if most >= engines.len() {
-            return 0;
+            return engines.iter().collect();
         }
-        let ranks = engines.iter();
-        let ranks = ranks.map(|one| rank(self.process, one.engine.hash, clock));
-        let mut ranks: Vec<u64> = ranks.collect();
-        let last = ranks.len() - most;
-        *ranks.select_nth_unstable(last).1
+        let ranked = engines.iter();
+        let ranked = ranked.map(|one| (rank(self.process, one.engine.hash, clock), one));
+        let mut ranked: Vec<(u64, &Candidate)> = ranked.collect();
+        let last = ranked.len() - most;
+        ranked.select_nth_unstable_by_key(last, |(rank, _)| *rank);
+        ranked.drain(last..).map(|(_, one)| one).collect()
     }
 
-    fn pace(&mut self, snapshot: &Snapshot, now: Instant) -> Pace {
+    fn pace(&mut self, snapshot: &Snapshot, within: &[&Candidate], now: Instant) -> Pace {
         let engines = snapshot.all.candidates.list().iter();
         let requests = engines.map(|one| one.engine.requests()).sum();
         if requests != self.traffic.0 {
             self.traffic = (requests, Some(now));
         }
         let since = |at: Instant| now.saturating_duration_since(at);
+        let turns = within
+            .iter()
+            .filter_map(|one| self.turns.get(&one.engine.key));
         Pace {
             interval: self.interval,
             is_looked_at: snapshot.settings.looks_at_live(),
             is_busy: self.traffic.1.is_some_and(|at| since(at) < BUSY_FOR),
-            bytes: self.turns.values().map(|turn| turn.bytes as u64).sum(),
+            bytes: turns.map(|turn| turn.bytes as u64).sum(),
         }
     }
 
     /// Takes in what came of reading an engine.
     fn take(&mut self, outcome: Outcome, now: Instant) {
-        let engine = &outcome.engine;
+        let engine = Arc::clone(&outcome.engine);
         // It may be gone.
         let Some(turn) = self.turns.get_mut(&engine.key) else {
             return;
         };
-        turn.is_being_read = false;
-        turn.read_at = Some(now);
-        turn.bytes = outcome.bytes;
-        // With jitter: sidecars are many.
-        turn.due = now + LOOK.mul_f64(fastrand::f64());
         if !Rc::ptr_eq(&outcome.wanted, &self.wanted) {
             // The configuration has changed meanwhile.
-            turn.read_at = None;
+            (turn.is_being_read, turn.read_at) = (false, None);
             return;
         }
-        let kind = outcome.kind;
-        let reading = match outcome.reading {
-            Ok(Some(reading)) => reading,
-            failed => {
-                engine.attributes.failures.fetch_add(1, Relaxed);
-                let error = failed.as_ref().err();
-                return turn.failed(error, engine, Endpoint::of(kind).len());
-            }
-        };
-        turn.has_no_slots |= outcome.has_no_slots;
-        turn.past = Past {
-            took: outcome.took,
-            ..Past::default()
-        };
-        turn.dialect = kind.unwrap_or_else(|| reading.dialect(&self.wanted));
-        turn.learn(engine, kind, (reading, now), &self.wanted);
-    }
-}
-
-impl Turn {
-    /// There is no page, or it says nothing.
-    fn failed(&mut self, error: Option<&FetchError>, engine: &Engine, endpoints: usize) {
-        let url = engine.url.text();
-        let is_mute = !matches!(
-            error,
-            Some(FetchError::Fault(_) | FetchError::Late(_) | FetchError::Nonsense(_))
-        );
-        match error {
-            Some(error) => tracing::debug!(engine = url, %error, "no metrics"),
-            None => tracing::debug!(engine = url, "no metrics that we know"),
+        if !turn.end(outcome, stale_after(self.interval), now) {
+            engine.attributes.failures.fetch_add(1, Relaxed);
         }
-        let failures = self.past.failures.saturating_add(1);
-        if is_mute {
-            self.endpoint = (self.endpoint + 1) % endpoints;
-        }
-        self.past = Past {
-            took: Duration::ZERO,
-            failures,
-            is_mute,
-            is_searching: is_mute && (failures as usize) < endpoints,
-        };
     }
 
-    /// Takes in a page.
-    fn learn(
-        &mut self,
-        engine: &Engine,
-        kind: Option<EngineType>,
-        (reading, now): (Reading, Instant),
-        wanted: &Wanted,
-    ) {
-        let unix = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-        let unix = unix.unwrap_or_default().as_secs_f64();
-        let before = self.last.as_ref();
-        let before = before.map(|(reading, at)| (reading, now.duration_since(*at)));
-        let mut values = reading.values(wanted, kind, before, unix);
-        let is_restart = match (reading.started(wanted), self.started) {
-            // Some round to seconds; behind one URL there may be several.
-            (Some(now), Some(newest)) => now - newest > 1.0,
-            (Some(_), None) => false,
-            (None, _) => before.is_some_and(|(before, _)| reading.has_fallen(before, wanted)),
-        };
-        if let Some(started) = reading.started(wanted) {
-            self.started = Some(self.started.map_or(started, |newest| newest.max(started)));
-        }
-        if is_restart {
-            let url = engine.url.text();
-            tracing::info!(engine = url, "the engine has been restarted");
-            engine.restarted(engine.clock(now));
-        }
-        let speed = values[Live::TokensPerSecond as usize].filter(|speed| *speed > 0.0);
-        let held = || engine.attributes.get(Live::BusyTokensPerSecond);
-        values[Live::BusyTokensPerSecond as usize] = speed.or_else(held);
-        #[expect(clippy::cast_precision_loss, reason = "far below 2^52 seconds")]
-        let since_seen = (unix - engine.created as f64) / 3600.0;
-        values[Live::UptimeHours as usize].get_or_insert(since_seen.max(0.0));
-        engine.attributes.set_adapters(reading.names.clone());
-        engine.attributes.speak(self.dialect);
-        engine.told(&values, engine.clock(now));
-        self.last = Some((reading, now));
-    }
-}
-
-/// What others sent to engines that have not told of late is thought to be what
-/// they sent to those that have, of the same model: else whoever tells nothing
-/// would look idle.
-fn guess(snapshot: &Snapshot, by: Freshness) {
-    if !snapshot.settings.looks_at_live() {
-        return;
-    }
-    // All of them first, as a model's own engines know better.
-    let models = std::iter::once(&snapshot.all).chain(snapshot.models());
-    for model in models {
-        let list = model.candidates.list();
-        let (mut told, mut sum) = (0.0, 0.0);
-        for engine in list.iter().map(|one| &one.engine) {
-            if let Some(age) = engine.attributes.age(by.now)
-                && engine.attributes.is_fresh(by)
-            {
-                told += 1.0;
-                sum += engine.foreign_requests() * trust(age);
-            }
-        }
-        let guess = if told > 0.0 { sum / told } else { 0.0 };
-        for engine in list.iter().map(|one| &one.engine) {
-            if !engine.attributes.is_fresh(by) {
-                engine.guess_foreign_requests(guess);
-            }
+    fn guess(&mut self, snapshot: &Snapshot, now: Instant) {
+        let since = |at: Instant| now.saturating_duration_since(at);
+        if self.guessed_at.is_none_or(|at| since(at) >= GUESS) {
+            self.guessed_at = Some(now);
+            let stale_after = stale_after(self.interval);
+            guess(snapshot, Freshness::new(snapshot.clock(now), stale_after));
         }
     }
 }

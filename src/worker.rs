@@ -26,6 +26,7 @@ use crate::fleet::Snapshot;
 use crate::metrics::WorkerMetrics;
 use crate::net;
 use crate::proxy::{Proxy, ProxySettings, headers};
+use crate::report::{Outlets, Reporter};
 use crate::upstream::Pool;
 use room::{Room, SPARE};
 
@@ -48,6 +49,8 @@ pub struct WorkerSpec {
     pub published: Arc<ArcSwap<Snapshot>>,
     /// What the proxies share.
     pub settings: ProxySettings,
+    /// Where ended requests are told of.
+    pub outlets: Outlets,
     /// Bounds.
     pub bounds: Bounds,
     /// Cut from the front of every path.
@@ -89,12 +92,14 @@ async fn serve(spec: WorkerSpec) -> io::Result<()> {
         drain: settings.drain.clone(),
         idle: Rc::new(IdleQueue::new(settings.metrics.closed_idle.clone())),
     });
+    let reporter = Reporter::new(spec.outlets, settings.drain.clone());
     let ticking = tokio::task::spawn_local(
         Ticking {
             published,
             shared: Rc::clone(&shared),
             pool: Rc::clone(&pool),
             stop_accepting: Rc::clone(&stop_accepting),
+            reporter: Rc::clone(&reporter),
             told: (spec.told, spec.index),
         }
         .run(),
@@ -106,7 +111,7 @@ async fn serve(spec: WorkerSpec) -> io::Result<()> {
         connections: settings.metrics.connections.clone(),
         accept_errors: settings.metrics.accept_errors.clone(),
         root_path: spec.root_path,
-        proxy: Proxy::new(spec.published, settings, pool),
+        proxy: Proxy::new(spec.published, settings, pool, reporter),
         api: spec.api,
         shared,
         open: spec.open,
@@ -128,6 +133,7 @@ struct Ticking {
     shared: Rc<Shared>,
     pool: Rc<Pool>,
     stop_accepting: Rc<Notify>,
+    reporter: Rc<Reporter>,
     /// What the workers tell of themselves, and which of them this is.
     told: (Arc<[WorkerMetrics]>, usize),
 }
@@ -145,6 +151,7 @@ impl Ticking {
             let now = interval.tick().await.into_std();
             told.late(now.elapsed());
             shared.watch.sweep(now);
+            self.reporter.sweep();
             let timeouts = self.published.load().settings.timeouts;
             if timeouts != shared.timeouts.replace(timeouts) {
                 pool.set_timeouts(timeouts.pool_idle, timeouts.connect);

@@ -61,6 +61,8 @@ fn fleet(policy: &str) -> Fleet {
         values[Live::RequestsRunning as usize] = Some([4.0, 5.0, 9.0, 0.0][usize::from(n)]);
         values[Live::RequestsWaiting as usize] = Some([0.0, 2.0, 0.0, 0.0][usize::from(n)]);
         values[Live::TokensPerSecond as usize] = Some([110.0, 190.0, 240.0, 0.0][usize::from(n)]);
+        values[Live::BusyTokensPerSecond as usize] =
+            Some([120.0, 190.0, 240.0, 90.0][usize::from(n)]);
         values[Live::KvCacheUsage as usize] = Some([0.4, 0.95, 0.6, 0.0][usize::from(n)]);
         engine.told(&values, NOW - Duration::from_secs(2));
         let ttft = Duration::from_millis([80, 250, 120, 10][usize::from(n)]);

@@ -160,6 +160,7 @@ fn the_documents_name_only_flags_and_metrics_that_exist() {
         "README.md",
         "ARCHITECTURE.md",
         "docs/migrating-from-vllm-router.md",
+        "docs/logs-and-traces.md",
     ] {
         let text = std::fs::read_to_string(root.join(name)).unwrap();
         let words = text.split(|c: char| !(c.is_ascii_alphanumeric() || "-_".contains(c)));

@@ -103,7 +103,16 @@ fn candidate(
             let (_, name) = Live::ALL.get(place.index())?;
             Some(((*name).to_owned(), Value::from(*value)))
         });
-    let age = now.saturating_sub(Duration::from_millis(reading.heard_at_ms));
+    let ages = reading
+        .attributes
+        .iter()
+        .filter_map(|Told(place, _, at_ms)| {
+            let (_, name) = Live::ALL
+                .get(place.index())
+                .filter(|_| !place.is_lasting())?;
+            let age = now.saturating_sub(Duration::from_millis(*at_ms));
+            Some(((*name).to_owned(), Value::from(age.as_secs_f64())))
+        });
     let latency = Latency::from_bits(reading.latency_bits).get(now);
     let mut entry = json!({
         "engine_id": one.engine.url.text(),
@@ -113,14 +122,14 @@ fn candidate(
         "weight": one.spec.traits.weight,
         "in_flight": reading.in_flight,
         "outstanding_tokens": reading.outstanding_tokens,
-        "foreign_requests": reading.foreign_requests,
+        "foreign_requests": reading.foreign_requests.0,
+        "foreign_at_ms": reading.foreign_requests.1,
         "guessed_requests": reading.guessed_requests,
         "latency_bits": reading.latency_bits,
         "health": reading.health,
-        "heard_at_ms": reading.heard_at_ms,
         "latency_ms": latency.map(|seconds| seconds * 1e3),
         "attributes": attributes.collect::<Map<_, _>>(),
-        "attributes_age_seconds": (reading.heard_at_ms > 0).then_some(age.as_secs_f64()),
+        "attribute_ages_seconds": ages.collect::<Map<_, _>>(),
     });
     if !verdict.goals.is_empty() {
         entry["goals"] = json!(verdict.goals);

@@ -85,7 +85,8 @@ pub fn engines(
             entry["engine_type"] = json!(kind);
         }
         let adapters = engine.attributes.adapters.load();
-        if !adapters.is_empty() {
+        let is_fresh = engine.attributes.fresh(Live::LoraAdapters, by).is_some();
+        if is_fresh && !adapters.is_empty() {
             entry["lora_adapters"] = json!(**adapters);
         }
         if let (Value::Object(entry), Ok(Value::Object(traits))) =

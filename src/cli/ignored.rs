@@ -40,11 +40,10 @@ const LMCACHE: &str = "there is no LMCache controller here";
 const CACHE: &str = "answers are never cached; put a cache in front";
 const BATCH: &str = "there is no batch API here; engines' own is passed through";
 const SENTRY: &str = "errors are logged and counted in /metrics";
-const TRACES: &str = "traces are not exported; traceparent is passed on";
 const PREFILL: &str = "prefill and decode are not told apart; leave them to the engines";
 
 /// Accepted, each with a warning.
-pub const WITHOUT_EFFECT: [Ignored; 25] = [
+pub const WITHOUT_EFFECT: [Ignored; 22] = [
     value(
         "backend-health-check-timeout-seconds",
         "engines get 5 s to tell their models",
@@ -79,9 +78,6 @@ pub const WITHOUT_EFFECT: [Ignored; 25] = [
     value("sentry-dsn", SENTRY),
     value("sentry-traces-sample-rate", SENTRY),
     value("sentry-profile-session-sample-rate", SENTRY),
-    value("otel-endpoint", TRACES),
-    value("otel-service-name", TRACES),
-    switch("otel-secure", TRACES),
 ];
 
 /// Refused: to go on without them would be unsafe.

@@ -1,5 +1,7 @@
 //! The proxy's flags, and the configuration that they and the file mean.
 
+mod monitoring;
+
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs as _};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -13,8 +15,9 @@ use crate::config::problem::{Problem, Problems};
 use crate::config::resolve::{overlay, resolve};
 use crate::config::validate::{Format, Loaded, load};
 use crate::config::{
-    Bounds, Config, DrainSettings, DynamicSource, Seconds, StatsSettings, default_workers, duration,
+    Bounds, Config, DrainSettings, DynamicSource, Seconds, default_workers, duration,
 };
+use monitoring::MonitoringArgs;
 
 /// A configuration, and what is to be said of how it came about.
 #[derive(Debug)]
@@ -133,27 +136,6 @@ pub struct RoutingArgs {
     pub max_instance_failover_reroute_attempts: Option<u32>,
 }
 
-/// What is watched.
-#[derive(Debug, Args)]
-#[command(next_help_heading = "Monitoring")]
-pub struct MonitoringArgs {
-    /// How often engines' own metrics are read.
-    #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = positive)]
-    pub engine_stats_interval: Duration,
-    /// The sliding window of the statistics.
-    #[arg(long, value_name = "SECONDS", default_value = "60", value_parser = positive)]
-    pub request_stats_window: Duration,
-    /// Log a table of the engines, and each choice of one.
-    #[arg(long, help_heading = "Logging")]
-    pub log_stats: bool,
-    /// How often the table is logged.
-    #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = positive, help_heading = "Logging")]
-    pub log_stats_interval: Duration,
-    /// Log each choice of an engine [default: as --log-stats].
-    #[arg(long, value_name = "BOOL", value_parser = clap::builder::BoolishValueParser::new(), num_args = 0..=1, default_missing_value = "true", help_heading = "Logging")]
-    pub log_requests: Option<bool>,
-}
-
 /// The file.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Dynamic Config")]
@@ -224,11 +206,12 @@ impl ProxyArgs {
     /// All that is missing, or does not fit together.
     pub fn launch(&self) -> Result<Launch, Problems> {
         let of = "flags".to_owned();
-        let refused = self.given.problems();
-        if !refused.is_empty() {
-            let list = refused;
+        let traces = self.monitoring.traces();
+        let mut list = self.given.problems();
+        list.extend(traces.as_ref().err().cloned());
+        let (true, Ok(traces)) = (list.is_empty(), traces) else {
             return Err(Problems { of, list });
-        }
+        };
         let flags = self.keys();
         let file = self.dynamic.load()?;
         let (keys, of) = match &file {
@@ -239,7 +222,6 @@ impl ProxyArgs {
             ),
         };
         let resolved = resolve(&keys).map_err(|list| Problems { of, list })?;
-        let stats = &self.monitoring;
         let config = Config {
             listen: SocketAddr::new(self.host, self.port),
             admin: (self.admin_port).map(|port| SocketAddr::new(self.admin_host, port)),
@@ -255,12 +237,9 @@ impl ProxyArgs {
                 settle: self.bounds.drain_settle,
                 timeout: self.bounds.drain_timeout,
             },
-            stats: StatsSettings {
-                window: stats.request_stats_window,
-                scrape_every: stats.engine_stats_interval,
-                log_every: stats.log_stats.then_some(stats.log_stats_interval),
-                log_requests: stats.log_requests.unwrap_or(stats.log_stats),
-            },
+            stats: self.monitoring.stats(),
+            access_log: self.monitoring.access_log(),
+            traces,
             engine_key: std::env::var("VLLM_API_KEY")
                 .ok()
                 .filter(|key| !key.is_empty()),
@@ -345,14 +324,6 @@ fn host(text: &str) -> Result<IpAddr, String> {
         let first = found.next().map(|address| address.ip());
         first.ok_or_else(|| format!("'{text}' has no address"))
     })
-}
-
-fn positive(text: &str) -> Result<Duration, String> {
-    let given = duration(text)?;
-    if given < Duration::from_millis(10) {
-        return Err(format!("'{text}' is too short; expected more than 10ms"));
-    }
-    Ok(given)
 }
 
 fn root_path(text: &str) -> Result<String, String> {

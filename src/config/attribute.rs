@@ -145,7 +145,8 @@ impl From<Live> for Place {
     }
 }
 
-/// A value for each [`Place`].
+/// A value for each [`Place`]. `None`: it is not known any more; NaN: there is
+/// nothing new to tell.
 pub type Values = [Option<f64>; Place::COUNT];
 
 /// What a goal may look at.

@@ -172,11 +172,15 @@ impl PolicyKind {
         }
     }
 
-    /// Whether it looks at what engines tell of themselves.
+    /// Whether it looks at what engines tell of themselves, and not only for the few
+    /// requests that have no key.
     #[must_use]
     pub fn looks_at_live(&self) -> bool {
         match self {
-            Self::LeastLoad | Self::LeastConnections | Self::Federation(_) => true,
+            Self::LeastLoad
+            | Self::LeastConnections
+            | Self::PrefixAware(_)
+            | Self::Federation(_) => true,
             Self::Scored(of) => {
                 let mut goals = of.goals.iter();
                 goals.any(|goal| matches!(goal.attribute, Attribute::Live(_)))

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::value::RawValue;
 
+use crate::config::EngineType;
 use crate::fleet::Engine;
 use crate::fleet::attributes::Live;
 use crate::upstream::{FetchError, Get, Pool, fetch};
@@ -112,6 +113,9 @@ pub async fn list(
     if longest > 0.0 {
         let now = engine.clock(Instant::now());
         engine.attributes.hear(Live::MaxModelLen, longest, now);
+    } else if engine.attributes.spoken() != Some(EngineType::Llamacpp) {
+        // llama.cpp tells it elsewhere.
+        engine.attributes.forget(Live::MaxModelLen);
     }
     Ok(cards)
 }

@@ -26,6 +26,12 @@ pub struct Freshness {
 }
 
 impl Freshness {
+    /// Whether what was heard then, in milliseconds of the fleet's clock, is fresh.
+    #[must_use]
+    pub fn is_fresh(&self, at_ms: u64) -> bool {
+        at_ms >= self.from_ms
+    }
+
     /// What is at most that old is fresh.
     #[must_use]
     pub fn new(now: Duration, stale_after: Duration) -> Self {
@@ -90,8 +96,8 @@ pub struct Told(pub Place, pub f64, pub u64);
 #[derive(Debug)]
 #[repr(C)]
 pub struct Attributes {
-    /// When any of them was heard last.
-    heard_ms: AtomicU64,
+    /// When a page was last read.
+    read_ms: AtomicU64,
     slots: [Slot; Place::COUNT],
     /// The adapters that it works with, or is asked for.
     pub adapters: ArcSwap<Vec<String>>,
@@ -104,7 +110,7 @@ pub struct Attributes {
 impl Default for Attributes {
     fn default() -> Self {
         Self {
-            heard_ms: AtomicU64::new(0),
+            read_ms: AtomicU64::new(0),
             slots: std::array::from_fn(|_| Slot::default()),
             adapters: ArcSwap::default(),
             spoken: AtomicU8::new(0),
@@ -114,27 +120,26 @@ impl Default for Attributes {
 }
 
 impl Attributes {
-    /// Those that were told before, heard last at that moment.
+    /// Those that were told before.
     #[must_use]
-    pub fn from_told(told: &[Told], heard_ms: u64) -> Self {
+    pub fn from_told(told: &[Told]) -> Self {
         let attributes = Self::default();
         for Told(place, value, at_ms) in told {
             attributes.slots[place.index()].set(Some(*value), *at_ms);
         }
-        attributes.heard_ms.store(heard_ms, Relaxed);
         attributes
     }
 
-    /// All that are known, and when any was heard last, in milliseconds of the
+    /// All that are known, each with when it was heard, in milliseconds of the
     /// fleet's clock.
     #[must_use]
-    pub fn told(&self) -> (Vec<Told>, u64) {
+    pub fn told(&self) -> Vec<Told> {
         let places = (0..Place::COUNT).filter_map(Place::at);
         let told = places.filter_map(|place| {
             let at_ms = self.slots[place.index()].at_ms.load(Relaxed);
             Some(Told(place, self.get(place)?, at_ms))
         });
-        (told.collect(), self.heard_ms.load(Relaxed))
+        told.collect()
     }
 
     /// Takes in a page that was read at that time of the fleet's clock: what it
@@ -142,21 +147,26 @@ impl Attributes {
     pub fn set(&self, values: &Values, at: Duration) {
         let at_ms = millis(at).max(1);
         for (slot, value) in self.slots.iter().zip(values) {
-            if value.is_some() || slot.at_ms.load(Relaxed) != LASTING {
+            let is_lasting = value.is_none() && slot.at_ms.load(Relaxed) == LASTING;
+            if !is_lasting && !value.is_some_and(f64::is_nan) {
                 slot.set(*value, at_ms);
             }
         }
-        self.heard_ms.store(at_ms, Relaxed);
+        self.read_ms.store(at_ms, Relaxed);
     }
 
-    /// Takes in one value that was heard at that time.
+    /// Takes in one value that was heard beside pages at that time.
     pub fn hear(&self, place: impl Into<Place>, value: f64, at: Duration) {
         let (place, at_ms) = (place.into(), millis(at).max(1));
         if place.is_lasting() {
             return self.slots[place.index()].set(Some(value), LASTING);
         }
         self.slots[place.index()].set(Some(value), at_ms);
-        self.heard_ms.store(at_ms, Relaxed);
+    }
+
+    /// Forgets that value.
+    pub fn forget(&self, place: impl Into<Place>) {
+        self.slots[place.into().index()].set(None, 0);
     }
 
     /// Forgets what the configuration's own attributes were.
@@ -166,10 +176,10 @@ impl Attributes {
         }
     }
 
-    /// How long ago any of them was heard; `None`: never.
+    /// How long ago a page was last read; `None`: never.
     #[must_use]
     pub fn age(&self, now: Duration) -> Option<Duration> {
-        let at = self.heard_ms.load(Relaxed);
+        let at = self.read_ms.load(Relaxed);
         (at > 0).then(|| now.saturating_sub(Duration::from_millis(at)))
     }
 
@@ -182,20 +192,12 @@ impl Attributes {
         (at != LASTING).then(|| now.saturating_sub(Duration::from_millis(at)))
     }
 
-    /// Whether any of them is fresh.
-    #[must_use]
-    pub fn is_fresh(&self, by: Freshness) -> bool {
-        self.heard_ms.load(Relaxed) >= by.from_ms
-    }
-
     /// The value, if it is known and fresh.
     #[must_use]
     pub fn fresh(&self, place: impl Into<Place>, by: Freshness) -> Option<f64> {
         let slot = &self.slots[place.into().index()];
-        if slot.at_ms.load(Relaxed) < by.from_ms {
-            return None;
-        }
-        slot.get()
+        let is_fresh = by.is_fresh(slot.at_ms.load(Relaxed));
+        is_fresh.then(|| slot.get()).flatten()
     }
 
     /// The value, if it is known, however old.
@@ -260,19 +262,24 @@ mod tests {
         let by = Freshness::new(second * 10, second * 3);
         assert_eq!(attributes.fresh(Live::KvCacheUsage, by), Some(0.75));
         assert_eq!(attributes.fresh(Live::TtftMs, by), None);
-        assert!(attributes.is_fresh(by));
         assert_eq!(
             attributes.age_of(Live::TtftMs, second * 10),
             Some(second * 9)
         );
-        assert_eq!(attributes.age(second * 10), Some(second));
+        assert_eq!(attributes.age(second * 10), Some(second * 9));
         assert_eq!(attributes.age_of(Live::MaxModelLen, second), None);
         attributes.hear(Live::MaxModelLen, 4096.0, second);
         attributes.set(&values, second * 9);
         assert_eq!(attributes.fresh(Live::MaxModelLen, by), Some(4096.0));
-        let (told, heard) = attributes.told();
-        let again = Attributes::from_told(&told, heard);
-        assert_eq!(again.told(), (told, heard));
+        let told = attributes.told();
+        assert_eq!(Attributes::from_told(&told).told(), told);
+        // Nothing new is not unknown.
+        values[Live::TtftMs as usize] = Some(f64::NAN);
+        values[Live::KvCacheUsage as usize] = None;
+        attributes.set(&values, second * 10);
+        assert_eq!(attributes.get(Live::TtftMs), Some(5.0));
+        assert_eq!(attributes.age_of(Live::TtftMs, second * 10), Some(second));
+        assert_eq!(attributes.get(Live::KvCacheUsage), None);
         let own = Place::own(2).unwrap();
         attributes.hear(own, 7.0, second);
         assert_eq!(attributes.get(own), Some(7.0));

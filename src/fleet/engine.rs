@@ -9,11 +9,11 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::attributes::{Attributes, Live, Values};
-use super::health::Health;
+use super::attributes::{Attributes, Freshness, Live, Values};
+use super::health::{Health, millis};
 use super::latency::Latency;
+use super::orca::LoadReports;
 use super::reading::Reading;
-use super::reports::Reports;
 use super::ring::hash;
 use super::stats::Served;
 use crate::config::{EngineUrl, Traits};
@@ -98,18 +98,18 @@ pub struct Engine {
     /// Tokens of these requests that are still to be taken or generated, by
     /// estimate ([`super::load::Expected`]).
     pub outstanding: AtomicU64,
-    /// The bits of an `f64`.
-    foreign: AtomicU64,
-    /// The same.
-    guessed: AtomicU64,
     /// How long it takes to a first token.
     pub latency: Latency,
     /// Whether it is to be left alone.
     pub health: Health,
+    /// Requests from others, as the bits of an `f64`, and when that was so.
+    foreign: AtomicU64,
+    foreign_ms: AtomicU64,
+    guessed: AtomicU64,
     /// What it tells of itself.
     pub attributes: Attributes,
     /// Whether it tells of its load with its answers.
-    pub reports: Reports,
+    pub orca: LoadReports,
     /// Where it listens; also its identity.
     pub url: EngineUrl,
     /// Of the URL: the same in every process.
@@ -162,11 +162,12 @@ impl Engine {
         let mut engine = Self::idle(self.url.clone(), self.key, self.hash, since);
         engine.in_flight = AtomicU32::new(reading.in_flight);
         engine.outstanding = AtomicU64::new(reading.outstanding_tokens);
-        engine.set_foreign_requests(reading.foreign_requests);
+        let (foreign, at_ms) = reading.foreign_requests;
+        engine.set_foreign_requests(foreign, at_ms);
         engine.guess_foreign_requests(reading.guessed_requests);
         engine.latency = Latency::from_bits(reading.latency_bits);
         engine.health = Health::from_parts(reading.health, Arc::clone(ejected));
-        engine.attributes = Attributes::from_told(&reading.attributes, reading.heard_at_ms);
+        engine.attributes = Attributes::from_told(&reading.attributes);
         engine
     }
 
@@ -177,11 +178,12 @@ impl Engine {
             answering: AtomicU32::new(0),
             outstanding: AtomicU64::new(0),
             foreign: AtomicU64::new(0),
+            foreign_ms: AtomicU64::new(0),
             guessed: AtomicU64::new(0),
             latency: Latency::default(),
             health: Health::default(),
             attributes: Attributes::default(),
-            reports: Reports::default(),
+            orca: LoadReports::default(),
             url,
             hash,
             epoch,
@@ -205,44 +207,48 @@ impl Engine {
     /// Takes in what its own metrics said at that time of the fleet's clock.
     pub fn told(&self, values: &Values, at: Duration) {
         self.attributes.set(values, at);
-        self.count_foreign();
-    }
-
-    /// Takes in what it said with an answer at that time: how many wait, how full
-    /// its cache is.
-    pub fn reported(&self, waiting: Option<f64>, kv_cache: Option<f64>, at: Duration) {
-        if let Some(usage) = kv_cache {
-            self.attributes.hear(Live::KvCacheUsage, usage, at);
+        let value = |live: Live| values[live as usize].filter(|value| value.is_finite());
+        let parts = [value(Live::RequestsRunning), value(Live::RequestsWaiting)];
+        if parts.iter().any(Option::is_some) {
+            let all: f64 = parts.into_iter().flatten().sum();
+            let foreign = (all - f64::from(self.in_flight.load(Relaxed))).max(0.0);
+            self.set_foreign_requests(foreign, millis(at).max(1));
         }
-        if let Some(waiting) = waiting {
-            self.attributes.hear(Live::RequestsWaiting, waiting, at);
-            self.count_foreign();
-        }
-    }
-
-    /// Whoever is there and was not sent by us was sent by others.
-    fn count_foreign(&self) {
-        let value = |attribute: Live| self.attributes.get(attribute).unwrap_or(0.0);
-        let all = value(Live::RequestsRunning) + value(Live::RequestsWaiting);
-        self.set_foreign_requests((all - f64::from(self.in_flight.load(Relaxed))).max(0.0));
     }
 
     /// It is a new process: what is known of its speed is not of this one.
     pub fn restarted(&self, now: Duration) {
         self.latency.forget();
-        self.reports.came();
+        self.orca.forget();
+        self.attributes.forget(Live::BusyTokensPerSecond);
+        self.attributes.forget(Live::MaxModelLen);
         self.health.restarted(now);
     }
 
-    /// Requests that it had from others when it last told of itself.
+    /// Requests that it had from others when its metrics last told, and how long
+    /// ago that was; `None`: that is stale.
     #[must_use]
-    pub fn foreign_requests(&self) -> f64 {
-        f64::from_bits(self.foreign.load(Relaxed))
+    pub fn foreign_requests(&self, by: Freshness) -> Option<(f64, Duration)> {
+        let (foreign, at_ms) = self.foreign_read();
+        let age = || by.now.saturating_sub(Duration::from_millis(at_ms));
+        by.is_fresh(at_ms).then(|| (foreign, age()))
     }
 
-    /// Sets them.
-    pub fn set_foreign_requests(&self, requests: f64) {
+    /// Whether its metrics have told of late how much it has to do.
+    #[must_use]
+    pub fn tells(&self, by: Freshness) -> bool {
+        by.is_fresh(self.foreign_ms.load(Relaxed))
+    }
+
+    /// Those requests, and when that was so, in milliseconds of the fleet's clock.
+    pub(super) fn foreign_read(&self) -> (f64, u64) {
+        let foreign = f64::from_bits(self.foreign.load(Relaxed));
+        (foreign, self.foreign_ms.load(Relaxed))
+    }
+
+    fn set_foreign_requests(&self, requests: f64, at_ms: u64) {
         self.foreign.store(requests.to_bits(), Relaxed);
+        self.foreign_ms.store(at_ms, Relaxed);
     }
 
     /// Requests that it is thought to have from others, when it has not told of

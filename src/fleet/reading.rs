@@ -16,17 +16,16 @@ pub struct Reading {
     pub in_flight: u32,
     /// Tokens outstanding, by estimate.
     pub outstanding_tokens: u64,
-    /// Others' requests, when its metrics were last read.
-    pub foreign_requests: f64,
+    /// Others' requests, and when its metrics told of them, in milliseconds of the
+    /// fleet's clock.
+    pub foreign_requests: (f64, u64),
     /// The same, when it has not told of late.
     pub guessed_requests: f64,
     /// [`super::latency::Latency::to_bits`].
     pub latency_bits: u64,
     /// [`super::health::Health::to_parts`].
     pub health: [u64; 3],
-    /// When it last told of itself, in milliseconds of the fleet's clock.
-    pub heard_at_ms: u64,
-    /// What it told.
+    /// What it told of itself.
     pub attributes: Vec<Told>,
 }
 
@@ -40,16 +39,14 @@ impl Reading {
     /// What `engine` is like now.
     #[must_use]
     pub fn of(engine: &Engine) -> Self {
-        let (attributes, heard_at_ms) = engine.attributes.told();
         Self {
             in_flight: engine.in_flight.load(Relaxed),
             outstanding_tokens: engine.outstanding.load(Relaxed),
-            foreign_requests: engine.foreign_requests(),
+            foreign_requests: engine.foreign_read(),
             guessed_requests: engine.guessed_requests(),
             latency_bits: engine.latency.to_bits(),
             health: engine.health.to_parts(),
-            heard_at_ms,
-            attributes,
+            attributes: engine.attributes.told(),
         }
     }
 }
@@ -121,7 +118,7 @@ mod tests {
         };
         let slot = InFlight::take(&set.list()[1], expected, Instant::now());
         let readings = set.readings();
-        assert_eq!(readings[1].foreign_requests, 3.5);
+        assert_eq!(readings[1].foreign_requests, (3.5, 2000));
         drop(slot);
         let text = serde_json::to_string(&readings).unwrap();
         let again: Vec<Reading> = serde_json::from_str(&text).unwrap();

@@ -52,13 +52,10 @@ impl Parts {
         let engine = view.engine(at);
         #[expect(clippy::cast_precision_loss, reason = "far below 2^52 tokens")]
         let ours = engine.outstanding.load(Relaxed) as f64;
-        let age = engine.attributes.age(view.by.now);
         // Fail open, step by step: what it told of late, discounted by its age; what
         // is thought of engines like it; what we sent ourselves.
-        let age = age.filter(|_| engine.attributes.is_fresh(view.by));
-        let trust = age.map_or(0.0, trust);
-        let others = match age {
-            Some(_) => engine.foreign_requests() * trust,
+        let others = match engine.foreign_requests(view.by) {
+            Some((foreign, age)) => foreign * trust(age),
             None => engine.guessed_requests(),
         };
         let in_flight = f64::from(engine.in_flight.load(Relaxed));
@@ -69,11 +66,14 @@ impl Parts {
             coming(view) + 128.0
         };
         let usage = engine.attributes.fresh(Live::KvCacheUsage, view.by);
-        let fullness = ((usage.unwrap_or(0.0) - KV_FULL) / (1.0 - KV_FULL)).clamp(0.0, 1.0);
+        let age = engine.attributes.age_of(Live::KvCacheUsage, view.by.now);
+        let pressure = usage.zip(age).map_or(0.0, |(usage, age)| {
+            ((usage - KV_FULL) / (1.0 - KV_FULL)).clamp(0.0, 1.0) * trust(age)
+        });
         Self {
             ours,
             foreign: others * each,
-            pressure: 1.0 + KV_PENALTY * fullness * trust,
+            pressure: 1.0 + KV_PENALTY * pressure,
         }
     }
 }

@@ -2,6 +2,7 @@
 //! only this engine can answer it (the head of its answer, or the first piece
 //! of the body).
 
+use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -18,7 +19,7 @@ use crate::metrics::ProcessMetrics;
 use crate::upstream::{AnswerBody, AnswerHead, Fault, Link, Pool, Reading, Upload};
 
 use super::headers::{self, Outgoing};
-use super::report;
+use super::orca;
 
 /// An idle connection that the engine had closed tells so at once; what breaks
 /// later was closed in the midst of our request.
@@ -46,6 +47,8 @@ pub struct Attempt<'a> {
     pub leaves_no_trace: bool,
     /// Process-wide handles.
     pub metrics: &'a ProcessMetrics,
+    /// Our own work for the last one that was written.
+    pub overhead: &'a Cell<Option<Duration>>,
 }
 
 /// Who set the time of the whole.
@@ -99,11 +102,10 @@ impl Attempt<'_> {
             let gone = std::io::Error::other("the request cannot be sent again");
             return Err(Fault::Broken(gone));
         };
-        let asks_report = self.outgoing.asks_report.get() && engine.reports.may_be_asked();
-        self.outgoing.asks_report.set(asks_report);
+        let asked = self.outgoing.asks(engine);
         let (mut head, link, reading, first_by) = self.head(engine, sending, picked_at).await?;
-        if asks_report {
-            report::take(&mut head, engine, self.deadline.now());
+        if let Some(answers) = asked {
+            orca::take(&mut head, engine, answers, self.deadline.now());
         }
         if head.status.as_u16() == 101 {
             return Ok(Box::new(Answered {
@@ -187,7 +189,7 @@ impl Attempt<'_> {
         let idle = may_reuse.then(|| self.pool.take(engine)).flatten();
         let mut had_some = false;
         if let Some(link) = idle {
-            upload.begin(headers::for_engine(self.outgoing, &engine.url));
+            upload.begin(headers::for_engine(self.outgoing, engine));
             match self.exchange(link, upload, picked_at).await {
                 Err(Fault::Stale) if picked_at.elapsed() < STALE_WITHIN => {
                     had_some = upload.written() > 0;
@@ -202,7 +204,7 @@ impl Attempt<'_> {
         let afresh = async {
             let link = self.connect(engine).await?;
             let started = picked_at + connecting.elapsed();
-            upload.begin(headers::for_engine(self.outgoing, &engine.url));
+            upload.begin(headers::for_engine(self.outgoing, engine));
             self.exchange(link, upload, started).await
         };
         afresh.await.map_err(|fault| match fault {
@@ -268,6 +270,7 @@ impl Attempt<'_> {
         if is_first {
             let overhead: Duration = started.elapsed();
             self.metrics.overhead.record(overhead.as_secs_f64());
+            self.overhead.set(Some(overhead));
         }
     }
 }

@@ -144,7 +144,7 @@ impl Relay {
             held: None,
         };
         if relay.is_ended() {
-            relay.settle(relay.outcome);
+            relay.complete();
         }
         relay
     }
@@ -158,6 +158,12 @@ impl Relay {
         if let Some(slot) = self.slot.take() {
             slot.settle(outcome);
         }
+    }
+
+    /// The answer has been given to its end.
+    fn complete(&mut self) {
+        self.settle(self.outcome);
+        self.meter.completes();
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Fault>>> {
@@ -191,7 +197,7 @@ impl Relay {
                 self.events.pass(&data);
                 self.serving.deadline().set(self.idle);
                 if self.answer.ended() {
-                    self.settle(self.outcome);
+                    self.complete();
                 }
                 self.give(data)
             }
@@ -201,7 +207,7 @@ impl Relay {
                 self.cut(Fault::Broken(unfinished), cx)
             }
             Poll::Ready(None) => {
-                self.settle(self.outcome);
+                self.complete();
                 Poll::Ready(None)
             }
             Poll::Ready(Some(Err(fault))) => {
@@ -218,6 +224,7 @@ impl Relay {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Fault>>> {
         tracing::warn!(target: "pilotfish::proxy", %fault, "an engine's answer broke off");
+        self.meter.breaks_off(&fault);
         self.serving.gives_last();
         let is_overdue = matches!(fault, Fault::Expired);
         self.held = Some(fault);

@@ -8,6 +8,7 @@ mod code;
 use http::StatusCode;
 
 use super::peek::PeekFault;
+use crate::account::Ending;
 use crate::policy::Refusal;
 pub use code::{Code, Refusals};
 
@@ -125,6 +126,17 @@ impl ProxyError {
     #[must_use]
     pub fn status(&self) -> StatusCode {
         self.row().status
+    }
+
+    /// Who ended a request that is answered so.
+    #[must_use]
+    pub fn ending(&self) -> Ending {
+        match self {
+            Self::BodyBroke(_) => Ending::ClientGone,
+            Self::EngineFailed(_) | Self::EngineLate => Ending::EngineFailed,
+            Self::Expired => Ending::Deadline,
+            _ => Ending::Refused,
+        }
     }
 
     /// Seconds for `Retry-After`, where trying again can help.

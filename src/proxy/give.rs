@@ -73,7 +73,7 @@ impl Exchange<'_> {
             is_stream,
         } = *answered;
         let status = head.status.as_u16();
-        held.meter.answered(status);
+        held.meter.answered(status, slot.engine());
         self.note_sleep(&slot, status);
         headers::for_client(&mut head);
         let body = match flow {
@@ -81,6 +81,7 @@ impl Exchange<'_> {
             Flow::Tunnel(link, reading) => {
                 // It answered: as a probe it has told enough.
                 slot.delivered(0, std::time::Instant::now());
+                held.meter.completes();
                 let counted = (slot.ending(Outcome::Success), held.meter, held.permit);
                 return tunnel(head, (link, reading), held.serving, Box::new(counted));
             }
@@ -106,9 +107,8 @@ impl Exchange<'_> {
 
     /// Counts an error that belongs to no known model.
     pub(super) fn counted(&self, error: ProxyError) -> ProxyError {
-        let sink = self.proxy.settings.records.clone();
-        let mut meter = Meter::begin(Arc::clone(&self.snapshot.all), self.began, sink);
-        meter.answered(error.status().as_u16());
+        let all = Arc::clone(&self.snapshot.all);
+        Meter::begin(all, self.began, self.report.take()).refused(&error);
         error
     }
 

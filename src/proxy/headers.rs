@@ -6,16 +6,16 @@
 
 mod retry_after;
 
-use std::cell::Cell;
-
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Request, StatusCode, Version, request};
 
 use percent_encoding::percent_decode_str;
 
 use super::facts::INFERENCE_PATHS;
-use super::report;
-use crate::fleet::EngineUrl;
+use super::orca;
+use crate::fleet::orca::Answers;
+use crate::fleet::{Engine, EngineUrl};
+use crate::trace::context::{Onward, TRACEPARENT, TRACESTATE};
 use crate::upstream::{AnswerHead, Framing};
 pub use retry_after::retry_after;
 
@@ -46,7 +46,7 @@ const PROTECTED: [HeaderName; 6] = [
     header::CONTENT_TYPE,
     header::AUTHORIZATION,
     REQUEST_ID,
-    HeaderName::from_static("traceparent"),
+    TRACEPARENT,
 ];
 
 fn is_hop_by_hop(name: &HeaderName) -> bool {
@@ -207,23 +207,38 @@ pub struct Outgoing<'a> {
     pub framing: RequestFraming,
     /// Whether it asks to switch protocols.
     pub upgrade: bool,
-    /// Whether the engine is asked for a report of its load.
-    pub asks_report: Cell<bool>,
+    /// With which answer an engine may be asked for a report of its load, if at all.
+    pub orca: Option<Answers>,
+    /// The trace that it belongs to, if we add to it.
+    pub trace: Option<&'a Onward>,
+}
+
+impl Outgoing<'_> {
+    /// With which answer this engine is asked for a report of its load, if at all.
+    #[must_use]
+    pub fn asks(&self, engine: &Engine) -> Option<Answers> {
+        let asked = self.orca;
+        asked.filter(|answers| engine.orca.may_be_asked(*answers))
+    }
 }
 
 /// The head as the engine gets it, in bytes.
 #[must_use]
-pub fn for_engine(outgoing: &Outgoing<'_>, engine: &EngineUrl) -> Vec<u8> {
+pub fn for_engine(outgoing: &Outgoing<'_>, engine: &Engine) -> Vec<u8> {
     let head = outgoing.head;
     let mut out = Vec::with_capacity(768);
-    request_line(&mut out, head, engine);
-    field(&mut out, b"host", engine.authority().as_bytes());
+    request_line(&mut out, head, &engine.url);
+    field(&mut out, b"host", engine.url.authority().as_bytes());
     let nominated = nominated(&head.headers);
     for (name, value) in &head.headers {
-        let joined = *name == header::COOKIE && head.version == Version::HTTP_2;
-        if !is_hop_by_hop(name) && !is_rewritten(name) && !nominated.contains(name) && !joined {
+        let replaced = (*name == header::COOKIE && head.version == Version::HTTP_2)
+            || outgoing.trace.is_some_and(|trace| is_of_trace(name, trace));
+        if !is_hop_by_hop(name) && !is_rewritten(name) && !nominated.contains(name) && !replaced {
             field(&mut out, name.as_str().as_bytes(), value.as_bytes());
         }
+    }
+    if let Some(trace) = outgoing.trace {
+        field(&mut out, b"traceparent", &trace.text());
     }
     if head.version == Version::HTTP_2 {
         join_cookies(&mut out, &head.headers);
@@ -243,8 +258,8 @@ pub fn for_engine(outgoing: &Outgoing<'_>, engine: &EngineUrl) -> Vec<u8> {
     out.extend_from_slice(b"\r\nx-forwarded-proto: http\r\nvia: ");
     out.extend_from_slice(via(head.version));
     out.extend_from_slice(b"\r\n");
-    if outgoing.asks_report.get() {
-        field(&mut out, report::FORMAT.as_str().as_bytes(), report::TEXT);
+    if outgoing.asks(engine).is_some() {
+        field(&mut out, orca::FORMAT.as_str().as_bytes(), orca::TEXT);
     }
     if outgoing.upgrade {
         out.extend_from_slice(b"connection: upgrade\r\n");
@@ -254,6 +269,11 @@ pub fn for_engine(outgoing: &Outgoing<'_>, engine: &EngineUrl) -> Vec<u8> {
     }
     out.extend_from_slice(b"\r\n");
     out
+}
+
+/// Fields that our own trace replaces: `tracestate` if it belongs to another.
+fn is_of_trace(name: &HeaderName, trace: &Onward) -> bool {
+    *name == TRACEPARENT || (*name == TRACESTATE && !trace.keeps_state)
 }
 
 fn request_line(out: &mut Vec<u8>, head: &request::Parts, engine: &EngineUrl) {

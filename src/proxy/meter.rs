@@ -4,37 +4,18 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use super::error::ProxyError;
 use super::usage::Usage;
+use super::verdict::word;
+use crate::account::{Account, CLIENT_CLOSED, Ending};
 use crate::fleet::stats::Served;
 use crate::fleet::{Candidate, Engine, Model};
 use crate::metrics::LocalBuckets;
-
-/// A client that left before there was an answer (nginx's number for it).
-const CLIENT_CLOSED: u16 = 499;
-
-/// What the demo prints, and a log may: one ended request.
-#[derive(Debug)]
-pub struct RequestRecord {
-    /// The model asked for, or empty.
-    pub model: Arc<str>,
-    /// The engine that answered.
-    pub engine: Option<Arc<Engine>>,
-    /// The status that the client got.
-    pub status: u16,
-    /// From the request's head to the first piece of the answer's body.
-    pub ttft: Option<std::time::Duration>,
-    /// From the request's head to the end.
-    pub duration: std::time::Duration,
-    /// Pieces of the body: for a stream, about one a token.
-    pub pieces: u64,
-    /// Why this engine.
-    pub why: &'static str,
-}
-
-/// Where ended requests are told of; dropped when the queue is full.
-pub type RecordSink = tokio::sync::mpsc::Sender<RequestRecord>;
+use crate::report::Report;
+use crate::trace::context::Onward;
+use crate::upstream::Fault;
 
 /// The account of a request that is under way.
 #[derive(Debug)]
@@ -51,21 +32,14 @@ pub struct Meter {
     usage: Usage,
     /// The engine's account, once one was chosen.
     served: Option<Arc<Served>>,
-    told: Option<Told>,
-}
-
-/// What is told of the request when it has ended.
-#[derive(Debug)]
-struct Told {
-    sink: RecordSink,
-    engine: Option<Arc<Engine>>,
-    why: &'static str,
+    /// What is told of it when it has ended, if anything is.
+    report: Option<Report>,
 }
 
 impl Meter {
     /// A request for `model` that began then.
     #[must_use]
-    pub fn begin(model: Arc<Model>, began: Instant, sink: Option<RecordSink>) -> Self {
+    pub fn begin(model: Arc<Model>, began: Instant, report: Option<Report>) -> Self {
         model.metrics.in_flight.increment(1);
         model.metrics.incoming.increment(1);
         Self {
@@ -80,26 +54,90 @@ impl Meter {
             is_stream: false,
             usage: Usage::default(),
             served: None,
-            told: sink.map(|sink| Told {
-                sink,
-                engine: None,
-                why: "",
-            }),
+            report,
         }
     }
 
-    /// An engine was chosen, and why.
-    pub fn chosen(&mut self, candidate: &Candidate, why: &'static str) {
+    fn account(&mut self) -> Option<&mut Account> {
+        self.report.as_mut()?.account()
+    }
+
+    /// The trace as engines are told of it, if we add to it.
+    #[must_use]
+    pub fn onward(&self) -> Option<Onward> {
+        self.report.as_ref()?.onward()
+    }
+
+    /// An engine was chosen: by which policy, if by any, when, and under which
+    /// span.
+    pub fn chosen(
+        &mut self,
+        candidate: &Candidate,
+        policy: Option<&Arc<str>>,
+        (at, span): (Instant, u64),
+    ) {
         self.served = Some(Arc::clone(&candidate.served));
-        if let Some(told) = &mut self.told {
-            told.engine = Some(Arc::clone(&candidate.engine));
-            told.why = why;
+        if let Some(account) = self.account() {
+            account.policy = policy.cloned();
+            account.tries(&candidate.engine, at, span);
         }
     }
 
-    /// The client gets this status.
-    pub fn answered(&mut self, status: u16) {
+    /// The engine answered with a status, or did not: why.
+    pub fn tried(&mut self, with: Result<u16, &'static str>) {
+        if let Some(account) = self.account() {
+            account.tried(with, Instant::now());
+        }
+    }
+
+    /// Our own work for the request.
+    pub fn overhead(&mut self, spent: Option<Duration>) {
+        if let Some(account) = self.account() {
+            account.overhead = spent;
+        }
+    }
+
+    /// The client gets this engine's answer, with this status.
+    pub fn answered(&mut self, status: u16, engine: &Arc<Engine>) {
         self.status = status;
+        if let Some(account) = self.account() {
+            account.gives(engine);
+        }
+    }
+
+    /// The client gets an error of ours.
+    pub fn refused(&mut self, error: &ProxyError) {
+        self.status = error.status().as_u16();
+        if let Some(account) = self.account() {
+            account.ending = match error {
+                // It was sent, and nobody could be reached.
+                ProxyError::ModelUnavailable { .. } | ProxyError::NoEngine
+                    if account.attempts > 0 =>
+                {
+                    Ending::EngineFailed
+                }
+                error => error.ending(),
+            };
+            account.error = Some(error.code().name());
+        }
+    }
+
+    /// The answer has been given to its end.
+    pub fn completes(&mut self) {
+        if let Some(account) = self.account() {
+            account.ending = Ending::Complete;
+        }
+    }
+
+    /// The engine's answer ends before its end.
+    pub fn breaks_off(&mut self, fault: &Fault) {
+        if let Some(account) = self.account() {
+            account.error = Some(word(fault));
+            account.ending = match fault {
+                Fault::Expired => Ending::Deadline,
+                _ => Ending::EngineFailed,
+            };
+        }
     }
 
     /// The answer is an event stream.
@@ -108,8 +146,11 @@ impl Meter {
     }
 
     /// The request's body was so long.
-    pub fn uploaded(&self, bytes: u64) {
+    pub fn uploaded(&mut self, bytes: u64) {
         self.model.metrics.request_bytes.increment(bytes);
+        if let Some(account) = self.account() {
+            account.request_bytes = bytes;
+        }
     }
 
     /// One piece of the answer's body passes.
@@ -120,6 +161,11 @@ impl Meter {
         if self.first.is_some() {
             let gap = now.saturating_duration_since(self.last);
             self.itl.observe(gap, &self.model.metrics.itl);
+            if self.is_stream
+                && let Some(account) = self.account()
+            {
+                account.gaps.add(gap);
+            }
         } else {
             self.first = Some(now);
             let ttft = now.saturating_duration_since(self.began);
@@ -132,7 +178,7 @@ impl Meter {
     }
 
     /// Adds what is known at the end to the engine's account.
-    fn account(&self, served: &Served) {
+    fn settle(&self, served: &Served) {
         if let (true, Some(first)) = (self.is_stream, self.first) {
             served.streamed(self.pieces - 1, self.last - first);
         }
@@ -147,6 +193,32 @@ impl Meter {
             served.output_tokens.fetch_add(output, Relaxed);
         }
     }
+
+    /// Adds what is known at the end to what is told.
+    fn tell(&mut self) {
+        let counted = self.is_stream.then(|| self.usage.generated());
+        let Self {
+            status,
+            first,
+            pieces,
+            bytes,
+            is_stream,
+            ..
+        } = *self;
+        let usage = self.usage;
+        let name = &self.model.name;
+        let model = (!name.is_empty()).then(|| Arc::clone(name));
+        if let Some(account) = self.account() {
+            account.status = status;
+            account.model = model;
+            account.first = first;
+            account.pieces = pieces;
+            account.response_bytes = bytes;
+            account.is_stream = is_stream;
+            account.input_tokens = usage.input;
+            account.output_tokens = usage.output.or(counted);
+        }
+    }
 }
 
 impl Drop for Meter {
@@ -159,19 +231,10 @@ impl Drop for Meter {
         metrics.response_bytes.increment(self.bytes);
         metrics.duration.record(duration.as_secs_f64());
         if let Some(served) = &self.served {
-            self.account(served);
+            self.settle(served);
         }
-        if let Some(told) = self.told.take() {
-            // A full queue loses a line, never time.
-            let _ = told.sink.try_send(RequestRecord {
-                model: Arc::clone(&self.model.name),
-                engine: told.engine,
-                status: self.status,
-                ttft: self.first.map(|first| first - self.began),
-                duration,
-                pieces: self.pieces,
-                why: told.why,
-            });
+        if self.report.is_some() {
+            self.tell();
         }
     }
 }

@@ -18,6 +18,7 @@ use crate::fleet::{Candidate, Engine};
 use crate::metrics::ProcessMetrics;
 use crate::policy::reason::Reason;
 use crate::policy::{Refusal, Tried};
+use crate::trace::context::Onward;
 use crate::upstream::{Fault, Upload};
 
 use super::attempt::{Answered, Attempt};
@@ -26,7 +27,7 @@ use super::error::ProxyError;
 use super::headers;
 use super::meter::Meter;
 use super::retry::RetryBudget;
-use super::verdict::{Cause, Repeat, Verdict, told};
+use super::verdict::{Cause, Repeat, Verdict, told, word};
 
 /// The pause before the same engine is asked again: any up to the first, doubled
 /// each time, up to the second.
@@ -129,7 +130,10 @@ impl Sending<'_> {
         meter: &mut Meter,
     ) -> Next {
         let engine = &chosen.engine;
-        meter.chosen(chosen, self.choosing.policy.spec.kind.name());
+        let policy = self.choosing.pinned.is_none();
+        let policy = policy.then_some(&self.choosing.policy.spec.name);
+        let span = self.attempt.outgoing.trace.map_or(0, Onward::next);
+        meter.chosen(chosen, policy, (slot.since(), span));
         if self.attempts.get() == 0 {
             let now = self.choosing.snapshot.clock(slot.since());
             self.budget.deposit(now);
@@ -150,8 +154,12 @@ impl Sending<'_> {
         }
         let upload = &mut tries.upload;
         match self.attempt.run(engine, upload, slot.since()).await {
-            Ok(answered) => self.answered(Answer { answered, slot }, tries),
+            Ok(answered) => {
+                meter.tried(Ok(answered.head.status.as_u16()));
+                self.answered(Answer { answered, slot }, tries)
+            }
             Err(fault) => {
+                meter.tried(Err(word(&fault)));
                 let url = engine.url.text();
                 tracing::warn!(target: "pilotfish::proxy", engine = url, %fault, "no answer");
                 self.failed(fault, slot, tries)

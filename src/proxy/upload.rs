@@ -17,7 +17,7 @@ pub(super) fn of(
     head: &Parts,
     peeked: Peeked,
     limits: &Limits,
-    meter: &Meter,
+    meter: &mut Meter,
 ) -> (Upload, RequestFraming, Share) {
     let held = peeked.held_bytes as u64;
     let declared = peeked

@@ -102,6 +102,20 @@ pub fn told(fault: &Fault) -> ProxyError {
     }
 }
 
+/// A fault in one word, as it is logged and traced.
+#[must_use]
+pub fn word(fault: &Fault) -> &'static str {
+    match fault {
+        Fault::Unsent(_) => "unreachable",
+        Fault::Stale | Fault::Broken(_) => "connection_broken",
+        Fault::Protocol(_) => "protocol_error",
+        Fault::Client(_) => "client_broke_off",
+        Fault::Silent | Fault::Overdue => "engine_timeout",
+        Fault::Expired => "deadline_exceeded",
+        Fault::NoSocket(_) => "no_socket",
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::io::{Error, ErrorKind};

@@ -63,7 +63,7 @@ pub(super) fn name(line: &[u8]) -> Option<(&[u8], &[u8])> {
 
 /// Labels as they are written, without braces, and the value.
 pub(super) fn labels_and_value(rest: &[u8]) -> Option<(&[u8], f64)> {
-    let (labels, rest) = match rest.strip_prefix(b"{") {
+    let (labels, rest) = match rest.trim_ascii_start().strip_prefix(b"{") {
         Some(labels) => {
             let end = labels_end(labels)?;
             (&labels[..end - 1], &labels[end..])
@@ -93,7 +93,7 @@ fn each_label(labels: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
     let mut rest = labels;
     std::iter::from_fn(move || {
         let equals = memchr(b'=', rest)?;
-        let name = rest[..equals].trim_ascii().trim_ascii_start();
+        let name = rest[..equals].trim_ascii();
         let name = name.strip_prefix(b",").unwrap_or(name).trim_ascii();
         let open = equals + 1 + memchr(b'"', &rest[equals + 1..])?;
         let close = quoted_end(rest, open + 1)?;
@@ -168,7 +168,7 @@ mod tests {
 
     const PAGE: &str = "# HELP a b\n# TYPE a gauge\na 1\nb{x=\"y\"} 2.5e-3\n\
         c{m=\"a}\\\"b\\\\\",n=\"\"} +Inf 1700000000\n  d{} -0 # {t=\"x\"} 1 2\n\
-        e{broken\nf\nG nonsense\nh{q=\"\\\\\"}\t7\n# EOF\ni 8";
+        e{broken\nf\nG nonsense\nh{q=\"\\\\\"}\t7\n# EOF\ni 8\nj {q=\"1\"} 9";
 
     #[test]
     fn samples_of_all_shapes() {
@@ -182,7 +182,8 @@ mod tests {
                 ("c", f64::INFINITY),
                 ("d", 0.0),
                 ("h", 7.0),
-                ("i", 8.0)
+                ("i", 8.0),
+                ("j", 9.0)
             ]
         );
         assert!(samples(&["n NaN"])[0].2.is_nan());

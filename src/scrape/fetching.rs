@@ -4,6 +4,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use http::StatusCode;
+
 use super::json;
 use super::page::Page;
 use super::reading::Reading;
@@ -15,7 +17,7 @@ use crate::upstream::{FetchError, Get, Pool, fetch, stream};
 /// Bytes of one page at most; a vLLM page has some 300 kB.
 const MAX_PAGE: usize = 16 << 20;
 /// Bytes of one JSON page at most.
-const MAX_JSON: usize = 4 << 20;
+const MAX_JSON: usize = 1 << 20;
 /// How long one page may take.
 const WITHIN: Duration = Duration::from_secs(5);
 
@@ -62,8 +64,6 @@ pub(super) struct Task {
     pub(super) pool: Rc<Pool>,
     pub(super) wanted: Rc<Wanted>,
     pub(super) bearer: Option<String>,
-    /// What is said of its type.
-    pub(super) kind: Option<EngineType>,
     pub(super) endpoint: Endpoint,
     /// Whether `/slots` is read too.
     pub(super) with_slots: bool,
@@ -73,8 +73,6 @@ pub(super) struct Task {
 #[derive(Debug)]
 pub(super) struct Outcome {
     pub(super) engine: Arc<Engine>,
-    /// What is said of its type.
-    pub(super) kind: Option<EngineType>,
     /// By which list the reading was made.
     pub(super) wanted: Rc<Wanted>,
     pub(super) took: Duration,
@@ -98,7 +96,10 @@ impl Task {
         {
             match self.read(Endpoint::Slots, &mut page).await {
                 Ok(more) => *bytes += more,
-                Err(_) => has_no_slots = true,
+                Err(FetchError::Status(StatusCode::NOT_FOUND | StatusCode::NOT_IMPLEMENTED)) => {
+                    has_no_slots = true;
+                }
+                Err(_) => {}
             }
         }
         let bytes = got.as_ref().map_or(0, |bytes| *bytes);
@@ -106,7 +107,6 @@ impl Task {
         Outcome {
             took: begun.elapsed(),
             engine: self.engine,
-            kind: self.kind,
             wanted: self.wanted,
             bytes,
             has_no_slots,

@@ -37,7 +37,8 @@ impl Reading {
     /// that do not tell when they began: something that only grows has fallen.
     pub(super) fn has_fallen(&self, before: &Self, wanted: &Wanted) -> bool {
         let fell = |at: usize| self.values[at] < before.values[at];
-        let mut formulas = wanted.formulas.iter();
+        // What the configuration calls a counter may be none.
+        let mut formulas = wanted.formulas.iter().filter(|one| !one.is_own);
         formulas.any(|formula| match formula.made {
             Made::Rate => fell(formula.family),
             Made::Over(other) | Made::OverBoth(other) => fell(formula.family) || fell(other),
@@ -46,7 +47,8 @@ impl Reading {
     }
 
     /// Every attribute's value: from this page, and from the one `before`, so
-    /// long ago, what counters and histograms did since.
+    /// long ago, what counters and histograms did since. NaN: the page has it, but
+    /// nothing happened that would tell.
     pub(super) fn values(
         &self,
         wanted: &Wanted,
@@ -59,14 +61,29 @@ impl Reading {
             let slot = &mut values[formula.place.index()];
             let is_meant =
                 only.is_none_or(|only| formula.of == only) || formula.of == EngineType::Other;
-            if slot.is_none() && is_meant {
-                let value = self.value(formula, before, unix_now);
-                // None of ours is ever below nothing: -1 stands for unknown.
-                let is_ours = formula.place.index() < Live::ALL.len();
-                *slot = value.filter(|value| value.is_finite() && !(is_ours && *value < 0.0));
+            if slot.is_some_and(|value: f64| !value.is_nan()) || !is_meant || !self.has(formula) {
+                continue;
+            }
+            // Nothing has happened: what is known stands, unless another source
+            // knows more of the first page.
+            let value = self.value(formula, before, unix_now).unwrap_or(f64::NAN);
+            // None of ours is ever below nothing: -1 stands for unknown.
+            let is_ours = formula.place.index() < Live::ALL.len();
+            let is_unknown = value.is_infinite() || (is_ours && value < 0.0);
+            if !is_unknown && (slot.is_none() || before.is_none()) {
+                *slot = Some(value);
             }
         }
         values
+    }
+
+    fn has(&self, formula: &Formula) -> bool {
+        let other = match formula.made {
+            Made::Over(other) | Made::OverBoth(other) | Made::Times(other) => Some(other),
+            Made::Now | Made::Rate | Made::HoursSince => None,
+        };
+        let mut needed = [Some(formula.family), other].into_iter().flatten();
+        needed.all(|family| self.get(family).is_some())
     }
 
     fn value(
@@ -75,15 +92,10 @@ impl Reading {
         before: Option<(&Self, Duration)>,
         unix_now: f64,
     ) -> Option<f64> {
-        // How much a counter grew; one that fell began anew with its engine.
+        // How much a counter grew; one that fell is another one.
         let grown = |family: usize| {
-            let now = self.get(family)?;
-            let then = before?.0.get(family)?;
-            Some(if now >= then {
-                now - then
-            } else {
-                now.max(0.0)
-            })
+            let grown = self.get(family)? - before?.0.get(family)?;
+            (grown >= 0.0).then_some(grown)
         };
         let proportion = |part: f64, whole: f64| (whole > 0.0).then(|| part / whole);
         let family = formula.family;

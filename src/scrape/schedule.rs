@@ -10,13 +10,15 @@ const QUICKEST: Duration = Duration::from_secs(1);
 /// Bytes of pages a second, of all engines together, that are read without being
 /// asked to: about a hundredth of a core.
 const BYTES_A_SECOND: f64 = 2e6;
-/// A page may take this part of the time of whoever makes it.
-const SHARE_OF_ENGINE: u32 = 20;
+/// Each of us may take this part of the time of whoever makes a page: engines
+/// have sidecars by the dozen.
+const SHARE_OF_ENGINE: u32 = 100;
 /// Attributes are stale after so many intervals, and not before [`FRESH`].
 const STALE_AFTER: u32 = 3;
 /// Attributes are never stale before this age.
 const FRESH: Duration = Duration::from_secs(60);
-/// Engines that tell nothing are asked at least that often, in intervals.
+/// Engines that tell nothing, and that nobody looks at, are asked at least that
+/// often, in intervals.
 const SELDOM: u32 = 10;
 
 /// Fewer engines than this are all read.
@@ -48,17 +50,20 @@ pub(super) struct Pace {
 /// What is known of one engine's pages.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub(super) struct Past {
-    /// How long the last page took to come.
+    /// How long its pages take to come.
     pub(super) took: Duration,
     /// How often in a row there was none.
     pub(super) failures: u32,
-    /// Whether it answered that there is none, rather than not at all.
-    pub(super) is_mute: bool,
     /// Whether there are places where it has not been looked for one.
     pub(super) is_searching: bool,
 }
 
 impl Pace {
+    /// Whether engines are read often.
+    pub(super) fn is_quick(&self) -> bool {
+        self.is_looked_at && self.is_busy
+    }
+
     /// How long after the last reading an engine is read again.
     pub(super) fn after(&self, past: &Past) -> Duration {
         let interval = self.interval;
@@ -74,18 +79,14 @@ impl Pace {
             (false, false) => interval * 2,
             _ => interval,
         };
-        let usual = usual.max(past.took * SHARE_OF_ENGINE);
-        if past.failures == 0 {
-            return usual;
-        }
-        let most = if past.is_mute {
-            interval * SELDOM
-        } else {
-            interval
+        // Whoever is looked at is asked again before it is stale.
+        let most = match (self.is_looked_at, past.failures) {
+            (true, _) | (_, 0) => stale_after(interval) / STALE_AFTER,
+            (false, _) => interval * SELDOM,
         };
-        (usual * 2u32.saturating_pow(past.failures.min(16) - 1))
-            .min(most)
-            .max(QUICKEST.min(interval))
+        let backed_off = usual * 2u32.saturating_pow(past.failures.clamp(1, 16) - 1);
+        let gentle = past.took * SHARE_OF_ENGINE;
+        backed_off.max(gentle).min(most.max(usual))
     }
 }
 
@@ -130,13 +131,12 @@ mod tests {
 
     #[test]
     fn often_while_it_matters_and_seldom_when_it_hurts() {
-        let past = |took, failures, is_mute| Past {
+        let past = |took, failures| Past {
             took: SECOND.mul_f64(took),
             failures,
-            is_mute,
             is_searching: false,
         };
-        let well = past(0.01, 0, false);
+        let well = past(0.01, 0);
         for (pace, past, expected) in [
             (pace(true, true, 1000), well, 1.0),
             (pace(true, false, 1000), well, 30.0),
@@ -145,12 +145,14 @@ mod tests {
             // 100 engines of vLLM's size, and some that take even longer.
             (pace(true, true, 30_000_000), well, 15.0),
             (pace(true, true, 300_000_000), well, 30.0),
-            (pace(true, true, 1000), past(0.2, 0, false), 4.0),
-            (pace(true, true, 1000), past(4.0, 0, false), 80.0),
-            (pace(true, true, 1000), past(0.0, 1, false), 1.0),
-            (pace(true, true, 1000), past(0.0, 4, false), 8.0),
-            (pace(true, true, 1000), past(0.0, 9, false), 30.0),
-            (pace(true, true, 1000), past(0.0, u32::MAX, true), 300.0),
+            (pace(true, true, 1000), past(0.04, 0), 4.0),
+            (pace(true, true, 1000), past(4.0, 0), 30.0),
+            (pace(false, false, 1000), past(4.0, 0), 60.0),
+            (pace(true, true, 1000), past(0.0, 1), 1.0),
+            (pace(true, true, 1000), past(0.0, 4), 8.0),
+            (pace(true, true, 1000), past(0.0, u32::MAX), 30.0),
+            (pace(false, true, 1000), past(0.0, 3), 120.0),
+            (pace(false, true, 1000), past(0.0, u32::MAX), 300.0),
         ] {
             assert_eq!(
                 pace.after(&past),
@@ -160,7 +162,7 @@ mod tests {
         }
         let searching = Past {
             is_searching: true,
-            ..past(0.0, 2, true)
+            ..past(0.0, 2)
         };
         assert_eq!(pace(false, false, 0).after(&searching), SECOND);
         let own = Pace {

@@ -1,15 +1,14 @@
-use std::sync::Arc;
+mod turns;
+
 use std::time::Duration;
 
+use super::json;
 use super::page::Page;
 use super::reading::Reading;
 use super::wanted::Wanted;
-use super::{guess, json};
+use crate::config::EngineType;
 use crate::config::attribute::{Aggregate, How, OwnAttribute};
-use crate::config::policies::{PolicyKind, PolicySpec};
-use crate::config::{EngineType, Routing, Settings};
-use crate::fleet::attributes::{Freshness, Live, Place, Values};
-use crate::fleet::testing::{fleet, spec};
+use crate::fleet::attributes::{Live, Place, Values};
 
 /// When the second pages of tests/fixtures were read, in Unix seconds.
 const NOW: f64 = 1_763_900_010.0;
@@ -47,6 +46,7 @@ fn known(value: f64) -> Option<f64> {
 
 #[track_caller]
 fn assert_near(name: &str, what: Live, is: Option<f64>, expected: Option<f64>) {
+    let is = is.and_then(known);
     let near = match (is, expected) {
         (Some(is), Some(expected)) => (is - expected).abs() <= expected.abs() * 1e-6,
         (is, expected) => is == expected,
@@ -342,8 +342,9 @@ fn a_process_that_began_anew() {
     let before = page(350, 5);
     let before = Some((&before, Duration::from_secs(10)));
     let values = page(50, 0).values(&wanted, None, before, NOW);
-    assert_eq!(values[Live::TokensPerSecond as usize], Some(5.0));
-    assert_eq!(values[Live::TtftMs as usize], None);
+    // Unknown for now; what was known before stands.
+    assert!(values[Live::TokensPerSecond as usize].unwrap().is_nan());
+    assert!(values[Live::TtftMs as usize].unwrap().is_nan());
 }
 
 #[test]
@@ -356,35 +357,4 @@ fn a_type_that_is_given_is_believed() {
     assert_eq!(of(None), Some(1.0));
     assert_eq!(of(Some(EngineType::Sglang)), Some(2.0));
     assert_eq!(of(Some(EngineType::Llamacpp)), None);
-}
-
-#[test]
-fn engines_that_tell_nothing_are_thought_to_be_like_the_rest() {
-    let mut fleet = fleet();
-    let settings = Settings {
-        routing: Routing {
-            policy: PolicySpec::plain("leastload", PolicyKind::LeastLoad),
-            ..Routing::default()
-        },
-        ..Settings::default()
-    };
-    let specs = ["http://a:1", "http://b:1", "http://c:1"].map(|url| spec(url, &["m"]));
-    fleet.apply(Arc::new(settings), specs.to_vec());
-    let snapshot = fleet.published().load_full();
-    let engine = |at: usize| &snapshot.all.candidates.list()[at].engine;
-    let second = Duration::from_secs(1);
-    let guesses = |now: Duration| {
-        guess(&snapshot, Freshness::new(now, second * 60));
-        [0, 1, 2].map(|at| engine(at).guessed_requests())
-    };
-    assert_eq!(guesses(second * 100), [0.0; 3]);
-    for (at, running) in [(0, 8.0), (1, 4.0)] {
-        let mut values = [None; Place::COUNT];
-        values[Live::RequestsRunning as usize] = Some(running);
-        engine(at).told(&values, second * 100);
-    }
-    assert_eq!(guesses(second * 100), [0.0, 0.0, 6.0]);
-    // Half of it after 2 s, and nothing once all are stale.
-    assert_eq!(guesses(second * 102), [0.0, 0.0, 3.0]);
-    assert_eq!(guesses(second * 200), [0.0; 3]);
 }

@@ -57,6 +57,8 @@ pub(super) enum Made {
 #[derive(Debug)]
 pub(super) struct Formula {
     pub(super) of: EngineType,
+    /// Whether it is the configuration's.
+    pub(super) is_own: bool,
     pub(super) place: Place,
     pub(super) family: usize,
     pub(super) made: Made,
@@ -130,6 +132,7 @@ impl Wanted {
         };
         self.formulas.push(Formula {
             of: EngineType::Other,
+            is_own: true,
             place: own.place,
             family: part,
             made,
@@ -175,6 +178,7 @@ impl Wanted {
         };
         self.formulas.push(Formula {
             of,
+            is_own: false,
             place: live.into(),
             family,
             made,

@@ -195,7 +195,8 @@ async fn generate(
     Ok(whole)
 }
 
-/// A field that tells how busy the engine is, if the job asks for it.
+/// A field that tells how busy the engine is, if the job asks for it: as in vLLM
+/// whole answers have it, streams do not.
 fn report(job: &Job, state: &State) -> String {
     if !job.reports {
         return String::new();
@@ -268,7 +269,7 @@ async fn stream(
     state: &State,
 ) -> io::Result<bool> {
     let gauges = &state.gauges;
-    wire.stream_head(&report(job, state)).await?;
+    wire.stream_head().await?;
     for at in 0..job.tokens {
         if let Some(fault) = fault.filter(|fault| fault.after() == Some(at)) {
             return fail::break_off(fault, wire, state).await;

@@ -122,13 +122,11 @@ impl Wire {
         self.send(&[head.as_bytes(), chunk].concat()).await
     }
 
-    /// The head of an event stream, with these fields more.
-    pub(super) async fn stream_head(&mut self, extra: &str) -> io::Result<()> {
-        let head = format!(
-            "HTTP/1.1 200 OK\r\nserver: uvicorn\r\n\
-             content-type: text/event-stream; charset=utf-8\r\n\
-             transfer-encoding: chunked\r\n{extra}\r\n"
-        );
+    /// The head of an event stream.
+    pub(super) async fn stream_head(&mut self) -> io::Result<()> {
+        let head = "HTTP/1.1 200 OK\r\nserver: uvicorn\r\n\
+                    content-type: text/event-stream; charset=utf-8\r\n\
+                    transfer-encoding: chunked\r\n\r\n";
         self.send(head.as_bytes()).await
     }
 

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 const BODY: &str = r#"{"model":"m","max_tokens":2,"messages":[{"role":"user","content":"hi"}]}"#;
 
-/// An app before these engines, which are read every second.
+/// An app before these engines, which are read twenty times a second.
 fn app(name: &str, engines: &Value, keys: Value) -> TestApp {
     let mut all = json!({
         "service_discovery": "static", "routing_logic": "leastload", "engines": engines,
@@ -38,16 +38,27 @@ fn engine(app: &TestApp) -> Value {
 
 /// An engine that answers to these paths, and to everything else with 404.
 fn pages(pages: Vec<(&'static str, String)>) -> RawEngine {
-    RawEngine::start(move |mut conn| {
+    counted(pages).0
+}
+
+/// The same, and how often it was asked for one of them.
+fn counted(pages: Vec<(&'static str, String)>) -> (RawEngine, Arc<AtomicUsize>) {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&asked);
+    let engine = RawEngine::start(move |mut conn| {
         while let Some(seen) = conn.request() {
             let is_asked = |path: &str| seen.head.starts_with(&format!("GET {path} "));
             match pages.iter().find(|(path, _)| is_asked(path)) {
-                Some((_, answer)) => conn.write(answer),
+                Some((_, answer)) => {
+                    count.fetch_add(1, SeqCst);
+                    conn.write(answer);
+                }
                 None if seen.head.starts_with("POST ") => conn.json("{}"),
                 None => conn.write("HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n"),
             }
         }
-    })
+    });
+    (engine, asked)
 }
 
 fn ok(body: &str) -> String {
@@ -129,26 +140,22 @@ fn a_bad_page_costs_nobody_anything() {
         ),
         ("not http", "HELLO\r\n\r\n".to_owned()),
     ] {
-        let raw = pages(vec![("/metrics", page)]);
+        let (raw, asked) = counted(vec![("/metrics", page)]);
         let app = app(
             "bad",
             &json!([{"url": raw.url(), "models": ["m"]}]),
             json!({}),
         );
         assert_eq!(app.chat(BODY).status, 200, "{name}");
+        eventually("it is asked", || asked.load(SeqCst) > 0);
+        // Those two take five seconds to fail.
         if !matches!(name, "slow" | "silent") {
             eventually(name, || {
                 let page = app.get("/metrics").text();
-                let line = page
-                    .lines()
-                    .find(|line| line.starts_with("pilotfish_scrape_failures_total{"));
-                line.unwrap()
-                    .rsplit(' ')
-                    .next()
-                    .unwrap()
-                    .parse::<u64>()
-                    .unwrap()
-                    >= 2
+                let name = "pilotfish_scrape_failures_total{";
+                let line = page.lines().find(|line| line.starts_with(name));
+                let count = line.unwrap().rsplit(' ').next().unwrap();
+                count.parse::<u64>().unwrap() >= 2
             });
         }
         let entry = engine(&app);

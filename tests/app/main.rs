@@ -5,6 +5,7 @@
     reason = "a test may fail where it stands, and its counts are small"
 )]
 
+mod access_log;
 mod admission;
 mod binary;
 mod compat;
@@ -23,3 +24,4 @@ mod reload;
 mod resilience;
 mod streaming;
 mod support;
+mod tracing;

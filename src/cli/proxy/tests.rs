@@ -3,7 +3,7 @@ use clap::Parser as _;
 use super::super::{Cli, REFUSED, WITHOUT_EFFECT};
 use super::*;
 use crate::config::policies::KeySource;
-use crate::config::{Routing, Settings};
+use crate::config::{LineForm, LogTarget, Routing, Settings};
 
 fn launch(flags: &[&str]) -> Result<Launch, Problems> {
     let words = ["pilotfish"].iter().chain(flags);
@@ -17,7 +17,7 @@ fn words(flags: &str) -> Vec<&str> {
 const START: &str = "--service-discovery static --static-backends http://a:1,http://b:2";
 
 /// The reference router's flags: name, default as --help shows it.
-const REFERENCE: [(&str, Option<&str>); 66] = [
+const REFERENCE: [(&str, Option<&str>); 69] = [
     ("host", Some("0.0.0.0")),
     ("port", Some("8001")),
     ("root-path", None),
@@ -70,7 +70,7 @@ const REFERENCE: [(&str, Option<&str>); 66] = [
     ("sentry-traces-sample-rate", None),
     ("sentry-profile-session-sample-rate", None),
     ("otel-endpoint", None),
-    ("otel-service-name", None),
+    ("otel-service-name", Some("pilotfish")),
     ("otel-secure", None),
     ("external-providers-config", None),
     ("version", None),
@@ -85,6 +85,9 @@ const REFERENCE: [(&str, Option<&str>); 66] = [
     ("max-replay-bytes", None),
     ("drain-settle", Some("2s")),
     ("drain-timeout", Some("30s")),
+    ("otel-sample", Some("1")),
+    ("access-log", None),
+    ("access-log-format", Some("json")),
 ];
 
 #[test]
@@ -279,5 +282,39 @@ fn hosts_and_paths_as_users_write_them() {
     assert!(host("localhost").unwrap().is_loopback());
     assert_eq!(root_path("/x/").unwrap(), "/x");
     assert!(root_path("x").is_err());
-    assert!(positive("0").is_err());
+    assert!(monitoring::positive("0").is_err());
+}
+
+#[test]
+fn logs_and_traces_as_users_ask_for_them() {
+    let base = format!("{START} --routing-logic roundrobin");
+    let config = launch(&words(&base)).unwrap().config;
+    assert_eq!((config.access_log, config.traces), (None, None));
+
+    let flags = format!(
+        "{base} --access-log - --access-log-format text --otel-endpoint otel:4317 --otel-secure \
+         --otel-service-name edge --otel-sample 0.1"
+    );
+    let Launch { config, warnings } = launch(&words(&flags)).unwrap();
+    assert_eq!(warnings, Vec::<String>::new());
+    let log = config.access_log.unwrap();
+    assert_eq!((log.to, log.form), (LogTarget::Stdout, LineForm::Text));
+    let traces = config.traces.unwrap();
+    assert_eq!((&*traces.service, traces.sample), ("edge", 0.1));
+    assert!(traces.collector.is_secure && traces.collector.host() == "otel");
+
+    let flags = format!("{base} --otel-endpoint http://otel:4318 --otel-secure");
+    let problems = launch(&words(&flags)).unwrap_err().to_string();
+    assert!(problems.contains("write https://"), "{problems}");
+    for wrong in [
+        "--otel-endpoint ftp://x",
+        "--otel-sample 1.5",
+        "--otel-sample x",
+        "--otel-service-name=",
+        "--access-log=",
+        "--access-log-format table",
+    ] {
+        let flags = format!("pilotfish {base} {wrong}");
+        assert!(Cli::try_parse_from(words(&flags)).is_err(), "{wrong}");
+    }
 }

@@ -39,7 +39,11 @@ impl Resolving {
                 Place::own(count - 1)
             });
             let is_other = Attribute::OURS.iter().any(|(_, known)| known == name);
+            let is_twice = |place| own.iter().any(|own: &OwnAttribute| own.place == place);
             match place {
+                Some(place) if is_twice(place) => {
+                    self.wrong(path, "is another name of one that is there already");
+                }
                 _ if is_other => self.wrong(path, "is what we know of engines ourselves"),
                 None => self.wrong(path, format!("is one too many: the most is {MOST_OWN}")),
                 Some(place) => own.extend(self.own_attribute(&path, (name, place), entry)),
@@ -147,6 +151,11 @@ mod tests {
             (
                 format!(r#""attributes": {{{}}}"#, many.join(",")),
                 "attributes.own16",
+            ),
+            (
+                r#""attributes": {"queue_length": {"metric": "a"}, "requests_waiting": {"metric": "b"}}"#
+                    .to_owned(),
+                "attributes.requests_waiting",
             ),
             (r#""aperture": 1"#.to_owned(), "aperture"),
             (r#""orca_sample": 2"#.to_owned(), "orca_sample"),

@@ -2,20 +2,23 @@ use http::{Request, StatusCode};
 
 use super::*;
 
-fn engine() -> EngineUrl {
-    EngineUrl::parse("http://e:8000/base/").unwrap()
+fn engine() -> Engine {
+    let url = EngineUrl::parse("http://e:8000/base/").unwrap();
+    let since = (std::time::Instant::now(), std::time::Duration::ZERO);
+    Engine::new(url, 1, since, &std::sync::Arc::default())
 }
 
 fn sent(request: Request<()>, framing: RequestFraming) -> String {
     let (head, ()) = request.into_parts();
     let id = HeaderValue::from_static("id-1");
     let outgoing = Outgoing {
+        trace: None,
         upgrade: asks_upgrade(&head),
         head: &head,
         request_id: &id,
         peer: "10.1.2.3",
         framing,
-        asks_report: Cell::new(false),
+        orca: None,
     };
     String::from_utf8(for_engine(&outgoing, &engine())).unwrap()
 }

@@ -1,6 +1,7 @@
 //! What the whole-app tests share: the app on a free port, engines that do as
 //! they are told, and a client that speaks HTTP by hand.
 
+pub(crate) mod collector;
 pub(crate) mod engine;
 
 use std::io::{Read, Write};
@@ -49,7 +50,7 @@ impl TestApp {
             ..Config::default()
         };
         change(&mut config);
-        let app = app::build(config, None).unwrap();
+        let app = app::build(config).unwrap();
         Self {
             address: app.address,
             app: Some(app),
@@ -66,7 +67,7 @@ impl TestApp {
             "--drain-timeout=0",
         ];
         let cli = Cli::try_parse_from(ours.iter().chain(flags)).unwrap();
-        let app = app::build(cli.proxy.launch().unwrap().config, None).unwrap();
+        let app = app::build(cli.proxy.launch().unwrap().config).unwrap();
         Self {
             address: app.address,
             app: Some(app),

@@ -10,7 +10,10 @@ use std::time::Instant;
 use http::header::{HeaderName, HeaderValue};
 use http::request::Parts;
 
+use super::Exchange;
 use crate::fleet::Engine;
+use crate::fleet::attributes::Live;
+use crate::fleet::orca::Answers;
 use crate::upstream::AnswerHead;
 
 /// The field that asks.
@@ -26,24 +29,39 @@ const MOST: usize = 64;
 
 /// Whether a request may ask for a report: one of a client that wants its own is
 /// left alone.
-pub(super) fn may_ask(head: &Parts) -> bool {
+fn may_ask(head: &Parts) -> bool {
     PATHS.contains(&head.uri.path()) && !head.headers.contains_key(FORMAT)
 }
 
+impl Exchange<'_> {
+    /// With which answer its engine is asked for a report of its load, if at all.
+    pub(super) fn orca(&self, is_stream: bool) -> Option<Answers> {
+        let share = self.snapshot.settings.scraping.orca_sample;
+        let is_asked = self.is_one_of(share) && may_ask(self.head);
+        is_asked.then(|| Answers::of(is_stream))
+    }
+}
+
 /// Takes the report that we asked for off an answer's head, and learns from it.
-pub(super) fn take(head: &mut AnswerHead, engine: &Engine, now: Instant) {
-    let Some(report) = head.headers.remove(REPORT) else {
-        // An error has none of anybody.
-        if head.status.is_success() {
-            engine.reports.asked_in_vain();
+pub(super) fn take(head: &mut AnswerHead, engine: &Engine, asked: Answers, now: Instant) {
+    let report = head.headers.remove(REPORT);
+    let report = report
+        .map(|report| Report::read(&report))
+        .unwrap_or_default();
+    let at = engine.clock(now);
+    for (live, value) in [
+        (Live::RequestsWaiting, report.waiting),
+        (Live::KvCacheUsage, report.kv_cache),
+    ] {
+        if let Some(value) = value {
+            engine.attributes.hear(live, value, at);
         }
-        return;
-    };
-    engine.reports.came();
-    let report = Report::read(&report);
+    }
     if report != Report::default() {
-        let at = engine.clock(now);
-        engine.reported(report.waiting, report.kv_cache, at);
+        engine.orca.came(asked);
+    } else if head.status.is_success() {
+        // An error has none of anybody.
+        engine.orca.asked_in_vain(asked);
     }
 }
 
@@ -69,12 +87,26 @@ impl Report {
             let value = value.trim().parse::<f64>().ok();
             let value = value.filter(|value| value.is_finite() && *value >= 0.0);
             match name.trim().trim_start_matches("named_metrics.") {
-                "num_requests_waiting" => report.waiting = value,
-                "kv_cache_usage_perc" | "kv_cache_utilization" => report.kv_cache = value,
+                // A data-parallel engine tells of each rank.
+                "num_requests_waiting" => report.waiting = both(report.waiting, value, add),
+                "kv_cache_usage_perc" | "kv_cache_utilization" => {
+                    report.kv_cache = both(report.kv_cache, value, f64::max);
+                }
                 _ => {}
             }
         }
         report
+    }
+}
+
+fn add(one: f64, other: f64) -> f64 {
+    one + other
+}
+
+fn both(one: Option<f64>, other: Option<f64>, join: fn(f64, f64) -> f64) -> Option<f64> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some(join(one, other)),
+        (one, other) => one.or(other),
     }
 }
 
@@ -96,6 +128,10 @@ mod tests {
                 of(None, Some(0.5)),
             ),
             ("num_requests_waiting=1", of(Some(1.0), None)),
+            (
+                "num_requests_waiting=1, kv_cache_usage_perc=0.5, num_requests_waiting=2, kv_cache_usage_perc=0.25",
+                of(Some(3.0), Some(0.5)),
+            ),
             (
                 "TEXT num_requests_waiting=NaN, kv_cache_usage_perc=-1",
                 of(None, None),
