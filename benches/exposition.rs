@@ -21,7 +21,7 @@ use pilotfish::fleet::Fleet;
 use pilotfish::fleet::attributes::{Freshness, Place};
 use pilotfish::fleet::engine::Outcome;
 use pilotfish::fleet::stats::Windows;
-use pilotfish::metrics::{Metrics, ModelRegistry};
+use pilotfish::metrics::ModelRegistry;
 
 /// A fleet that has worked: engines that each serve so many models of as many
 /// that there are.
@@ -38,9 +38,8 @@ fn busy(engines: usize, models: usize) -> (Fleet, Sources) {
         engines: listed.collect(),
         ..Settings::default()
     };
-    let metrics = Metrics::default();
-    let registry = ModelRegistry::new(metrics.clone());
-    let sources = Sources::new(&metrics, &registry, 4);
+    let registry = ModelRegistry::default();
+    let sources = Sources::new(std::sync::Arc::default(), &registry, 4);
     let mut fleet = Fleet::new(registry);
     let specs = listed::specs(&settings.engines, &Default::default());
     fleet.apply(settings.into(), specs);
@@ -48,8 +47,14 @@ fn busy(engines: usize, models: usize) -> (Fleet, Sources) {
     let mut rng = Rng::with_seed(1);
     for model in snapshot.models() {
         for _ in 0..100 {
-            model.metrics.ttft.record(rng.f64());
-            model.metrics.duration.record(10.0 * rng.f64());
+            model
+                .metrics
+                .ttft
+                .observe(Duration::from_secs_f64(rng.f64()));
+            model
+                .metrics
+                .duration
+                .observe(Duration::from_secs_f64(10.0 * rng.f64()));
             model.metrics.input_tokens.observe(rng.u64(1..100_000));
             model.metrics.output_tokens.observe(rng.u64(1..1000));
         }

@@ -18,7 +18,7 @@ use pilotfish::config::{LineForm, ListedEngine, Settings};
 use pilotfish::discovery::listed;
 use pilotfish::drain::DrainWatch;
 use pilotfish::fleet::{Candidate, Fleet, Snapshot};
-use pilotfish::metrics::{Metrics, ModelRegistry};
+use pilotfish::metrics::{ModelRegistry, Telling};
 use pilotfish::proxy::meter::Meter;
 use pilotfish::report::{LogOutlet, Outlets, Reporter, SpanOutlet};
 use pilotfish::trace::context::Sampler;
@@ -28,13 +28,13 @@ use tokio::sync::mpsc;
 const ANSWER: &[u8] =
     br#"{"id":"x","choices":[],"usage":{"prompt_tokens":12,"total_tokens":20,"completion_tokens":8}}"#;
 
-fn snapshot(metrics: &Metrics) -> Arc<Snapshot> {
+fn snapshot() -> Arc<Snapshot> {
     let settings = Settings {
         engines: vec![ListedEngine::new("http://10.0.0.1:8000", &["m"]).unwrap()],
         ..Settings::default()
     };
     let specs = listed::specs(&settings.engines, &Default::default());
-    let mut fleet = Fleet::new(ModelRegistry::new(metrics.clone()));
+    let mut fleet = Fleet::new(ModelRegistry::default());
     fleet.apply(Arc::new(settings), specs);
     fleet.published().load_full()
 }
@@ -66,10 +66,9 @@ fn one(reporter: &Rc<Reporter>, head: &Parts, snapshot: &Snapshot, chosen: &Cand
 }
 
 fn costs(criterion: &mut Criterion) {
-    let metrics = Metrics::default();
-    let snapshot = snapshot(&metrics);
+    let snapshot = snapshot();
     let chosen = &snapshot.model("m").unwrap().candidates.list()[0];
-    let (head, telling) = (head(), metrics.telling());
+    let (head, telling) = (head(), Telling::default());
     let (lines, mut written) = mpsc::channel(1024);
     let (spans, mut ended) = mpsc::channel(1024);
     let log = |form| LogOutlet {
@@ -103,8 +102,6 @@ fn costs(criterion: &mut Criterion) {
                 while written.try_recv().is_ok() {}
                 while ended.try_recv().is_ok() {}
             });
-            // The exporter buffers what histograms see.
-            metrics.handle().run_upkeep();
         });
     }
     group.finish();

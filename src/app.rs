@@ -23,7 +23,7 @@ use crate::discovery::listed;
 use crate::discovery::models::Cards;
 use crate::drain::{DrainPhase, DrainWatch};
 use crate::fleet::{Fleet, Snapshot};
-use crate::metrics::{Metrics, ModelRegistry, WorkerMetrics};
+use crate::metrics::{ModelRegistry, ProcessMetrics, WorkerMetrics};
 use crate::proxy::ProxySettings;
 use crate::proxy::facts::Budget;
 use crate::report::Outlets;
@@ -63,9 +63,9 @@ pub fn build(config: Config) -> anyhow::Result<App> {
     if config.settings.engines.is_empty() {
         tracing::warn!("the engine list is empty: every request gets a 503");
     }
-    let metrics = Metrics::default();
-    let registry = ModelRegistry::new(metrics.clone());
-    let sources = Sources::new(&metrics, &registry, config.workers.max(1));
+    let metrics = Arc::new(ProcessMetrics::default());
+    let registry = ModelRegistry::default();
+    let sources = Sources::new(Arc::clone(&metrics), &registry, config.workers.max(1));
     let mut fleet = Fleet::new(registry);
     let (settings, cards) = (config.settings, Cards::default());
     fleet.apply(
@@ -76,7 +76,7 @@ pub fn build(config: Config) -> anyhow::Result<App> {
 
     let listener = listen(config.listen)?;
     let address = listener.local_addr()?;
-    let (outlets, tellers) = telling::start(config.access_log, config.traces, &metrics)?;
+    let (outlets, tellers) = telling::start(config.access_log, config.traces, &metrics.telling)?;
     let drain = DrainWatch::default();
     let admin = admin(config.admin, &settings, &drain)?;
     let admin_address = admin.as_ref().map(|admin| admin.listener.local_addr());
@@ -102,7 +102,7 @@ pub fn build(config: Config) -> anyhow::Result<App> {
         published: Arc::clone(&published),
         settings: ProxySettings {
             budget: Budget::new(config.bounds.peek_budget_bytes),
-            metrics: metrics.process(),
+            metrics,
             drain: drain.clone(),
             log_requests: config.stats.log_requests,
             decisions: Arc::clone(&spec.decisions),

@@ -15,7 +15,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
@@ -38,8 +38,6 @@ use reload::ReloadStatus;
 
 /// Questions that may wait; one more is told to come again.
 pub const QUEUE: usize = 64;
-/// How often the exporter's buffers are drained.
-const UPKEEP: Duration = Duration::from_secs(5);
 /// How much the thread steps back, of 19: a third of a worker's share.
 const NICE: i32 = 5;
 
@@ -163,7 +161,6 @@ impl Control {
         };
         tokio::select! {
             () = serve => {}
-            () = control.keep_up() => {}
             () = control.learn() => {}
             () = control.wait_for_discovery() => {}
             () = control.sample() => {}
@@ -172,14 +169,6 @@ impl Control {
             () = control.log_stats() => {}
             () = control.watch_file() => {}
             () = administer => {}
-        }
-    }
-
-    /// Drains the exporter's buffers.
-    async fn keep_up(&self) {
-        loop {
-            tokio::time::sleep(UPKEEP).await;
-            self.sources.run_upkeep();
         }
     }
 

@@ -84,7 +84,7 @@ pub struct ProxySettings {
     /// Bytes of bodies held by the process.
     pub budget: Budget,
     /// Process-wide handles.
-    pub metrics: ProcessMetrics,
+    pub metrics: Arc<ProcessMetrics>,
     /// Whether we are stopping.
     pub drain: DrainWatch,
     /// Whether each choice of an engine is logged.

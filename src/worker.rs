@@ -12,7 +12,6 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use metrics::{Counter, Gauge};
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
 
@@ -23,7 +22,7 @@ use crate::downstream::watch::{TICK, Watch};
 use crate::downstream::{self, Shared};
 use crate::drain::DrainPhase;
 use crate::fleet::Snapshot;
-use crate::metrics::WorkerMetrics;
+use crate::metrics::{Counter, Gauge, WorkerMetrics};
 use crate::net;
 use crate::proxy::{Proxy, ProxySettings, headers};
 use crate::report::{Outlets, Reporter};
@@ -149,7 +148,7 @@ impl Ticking {
         for count in 0u64.. {
             // When the tick was due.
             let now = interval.tick().await.into_std();
-            told.late(now.elapsed());
+            told.delay.observe(now.elapsed());
             shared.watch.sweep(now);
             self.reporter.sweep();
             let timeouts = self.published.load().settings.timeouts;
@@ -302,7 +301,7 @@ struct Open {
 impl Open {
     fn count(server: &Server) -> Self {
         server.open[server.index].fetch_add(1, Relaxed);
-        server.connections.increment(1);
+        server.connections.up();
         Self {
             open: Arc::clone(&server.open),
             index: server.index,
@@ -315,7 +314,7 @@ impl Open {
 impl Drop for Open {
     fn drop(&mut self) {
         self.open[self.index].fetch_sub(1, Relaxed);
-        self.gauge.decrement(1);
+        self.gauge.down();
         self.freed.notify_waiters();
     }
 }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use pilotfish::config::LineForm;
 use pilotfish::drain::DrainWatch;
 use pilotfish::fleet::{Engine, EngineUrl};
-use pilotfish::metrics::Metrics;
+use pilotfish::metrics::Counter;
 use pilotfish::report::{LogOutlet, Outlets, Reporter};
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 
@@ -22,7 +22,7 @@ fn a_line_allocates_nothing() {
     let log = LogOutlet {
         form: LineForm::Json,
         queue,
-        dropped: Metrics::default().telling().lines_dropped,
+        dropped: Counter::default(),
     };
     let outlets = Outlets {
         log: Some(log),

@@ -1,8 +1,7 @@
-//! Prometheus' text format 0.0.4, as far as we write it ourselves.
+//! Prometheus' text format 0.0.4.
 //!
-//! The exporter cannot forget a series: an engine that left the fleet is gone
-//! from the next page, as its values live in
-//! [`Engine`](crate::fleet::Engine) and nowhere else.
+//! Values live in what they describe: an engine that left the fleet is gone from
+//! the next page, which no exporter with a registry of its own can do.
 
 mod engines;
 mod models;
@@ -14,9 +13,10 @@ use std::fmt::{Display, Write as _};
 pub(super) use engines::engines;
 pub use engines::finished;
 pub(super) use models::{models, policies};
-pub(super) use process::{Process, process, refusals, workers};
+pub(super) use process::{Process, counts, process, refusals, workers};
 
 use crate::fleet::{Candidate, Snapshot};
+use crate::metrics::TimeBuckets;
 
 /// What Prometheus calls the type of a family.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,7 +82,7 @@ pub(super) fn series(out: &mut String, name: &str, (label, of): (&str, &str), va
     line(out, format_args!("{value}"));
 }
 
-/// Appends one histogram of a family; `labels` are written, and there are some.
+/// Appends one histogram of a family; `labels` are written, if there are any.
 /// Of `counts`, cumulative, the last is all.
 pub(super) fn histogram(
     out: &mut String,
@@ -91,19 +91,34 @@ pub(super) fn histogram(
     (bounds, counts): (&[f64], &[u64]),
     sum: impl Display,
 ) {
+    let (comma, whole) = match labels {
+        "" => ("", String::new()),
+        labels => (",", format!("{{{labels}}}")),
+    };
     for (bound, count) in bounds.iter().zip(counts) {
         line(
             out,
-            format_args!("{name}_bucket{{{labels},le=\"{bound}\"}} {count}"),
+            format_args!("{name}_bucket{{{labels}{comma}le=\"{bound}\"}} {count}"),
         );
     }
     let all = counts.last().copied().unwrap_or(0);
     line(
         out,
-        format_args!("{name}_bucket{{{labels},le=\"+Inf\"}} {all}"),
+        format_args!("{name}_bucket{{{labels}{comma}le=\"+Inf\"}} {all}"),
     );
-    line(out, format_args!("{name}_sum{{{labels}}} {sum}"));
-    line(out, format_args!("{name}_count{{{labels}}} {all}"));
+    line(out, format_args!("{name}_sum{whole} {sum}"));
+    line(out, format_args!("{name}_count{whole} {all}"));
+}
+
+/// The same, of times.
+pub(super) fn times<const SLOTS: usize>(
+    out: &mut String,
+    name: &str,
+    labels: &str,
+    times: &TimeBuckets<SLOTS>,
+) {
+    let (bounds, counts, sum) = times.read();
+    histogram(out, name, labels, (bounds, &counts), sum);
 }
 
 /// Microseconds as seconds.

@@ -6,8 +6,6 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use metrics_exporter_prometheus::PrometheusHandle;
-
 use super::exposition::{self, Kind, Process, shown, single};
 use super::host::Usage;
 use super::{attributes, compatible};
@@ -15,13 +13,13 @@ use crate::fleet::Snapshot;
 use crate::fleet::attributes::Freshness;
 use crate::fleet::gate::Places;
 use crate::fleet::stats::Windows;
-use crate::metrics::{Metrics, ModelMetrics, ModelRegistry, WorkerMetrics};
+use crate::metrics::{ModelMetrics, ModelRegistry, ProcessMetrics, WorkerMetrics};
 use crate::proxy::error::Refusals;
 
 /// What the page is made from and what no snapshot has.
 #[derive(Debug)]
 pub struct Sources {
-    exporter: PrometheusHandle,
+    metrics: Arc<ProcessMetrics>,
     models: Arc<Mutex<Vec<Arc<ModelMetrics>>>>,
     process: Process,
     /// Places, where requests in flight are limited.
@@ -35,9 +33,9 @@ pub struct Sources {
 impl Sources {
     /// Those of a process that counts in these, with so many workers.
     #[must_use]
-    pub fn new(metrics: &Metrics, registry: &ModelRegistry, workers: usize) -> Self {
+    pub fn new(metrics: Arc<ProcessMetrics>, registry: &ModelRegistry, workers: usize) -> Self {
         Self {
-            exporter: metrics.handle(),
+            metrics,
             models: registry.rendered(),
             process: Process::this(),
             workers: (0..workers).map(|_| WorkerMetrics::default()).collect(),
@@ -46,15 +44,11 @@ impl Sources {
         }
     }
 
-    /// Drains the exporter's buffers.
-    pub fn run_upkeep(&self) {
-        self.exporter.run_upkeep();
-    }
-
     /// The page, but for what the control thread tells of itself.
     #[must_use]
     pub fn page(&self, snapshot: &Snapshot, windows: &Windows, by: Freshness) -> String {
-        let mut text = self.exporter.render();
+        let mut text = String::new();
+        exposition::counts(&mut text, &self.metrics);
         // Only this thread ever locks it.
         let models = self.models.lock().unwrap_or_else(PoisonError::into_inner);
         exposition::models(&mut text, &models);

@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 use super::thread;
 use crate::access::writer::{self, Log};
 use crate::config::{AccessLog, LogTarget, TraceSettings};
-use crate::metrics::{Metrics, Telling};
+use crate::metrics::Telling;
 use crate::report::{LogOutlet, Outlets, SpanOutlet};
 use crate::trace::context::Sampler;
 use crate::trace::export::{self, Exporter};
@@ -28,18 +28,17 @@ const LAST: Duration = Duration::from_secs(5);
 pub(super) fn start(
     log: Option<AccessLog>,
     traces: Option<TraceSettings>,
-    metrics: &Metrics,
+    telling: &Telling,
 ) -> anyhow::Result<(Outlets, Vec<JoinHandle<()>>)> {
-    let telling = metrics.telling();
     let mut outlets = Outlets::default();
     let mut threads = Vec::new();
     if let Some(settings) = log {
-        let (outlet, thread) = start_log(settings, &telling)?;
+        let (outlet, thread) = start_log(settings, telling)?;
         outlets.log = Some(outlet);
         threads.push(thread);
     }
     if let Some(settings) = traces {
-        let (outlet, thread) = start_traces(settings, &telling)?;
+        let (outlet, thread) = start_traces(settings, telling)?;
         outlets.spans = Some(outlet);
         threads.push(thread);
     }

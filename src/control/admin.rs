@@ -47,7 +47,7 @@ impl Admin {
             watch: Watch::new(Instant::now()),
             timeouts: std::cell::Cell::new(self.timeouts),
             drain: self.drain,
-            idle: Rc::new(IdleQueue::new(metrics::Counter::noop())),
+            idle: Rc::new(IdleQueue::new(crate::metrics::Counter::default())),
         });
         let mut tick = tokio::time::interval(TICK);
         let mut open = tokio::task::JoinSet::new();

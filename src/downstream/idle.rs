@@ -11,7 +11,7 @@ use std::collections::VecDeque;
 use std::rc::Weak;
 use std::time::{Duration, Instant};
 
-use metrics::Counter;
+use crate::metrics::Counter;
 
 use super::conn::ConnState;
 
@@ -96,7 +96,7 @@ mod tests {
             watch: Watch::new(start),
             timeouts: Cell::new(Timeouts::default()),
             drain: DrainWatch::default(),
-            idle: Rc::new(IdleQueue::new(Counter::noop())),
+            idle: Rc::new(IdleQueue::new(Counter::default())),
         }
     }
 

@@ -9,9 +9,22 @@ use std::time::Duration;
 pub const ITL_BOUNDS: [f64; 11] = [
     0.001, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.25, 0.5, 1.0,
 ];
+/// Seconds; first tokens, and waiting for a place, take from milliseconds to
+/// minutes.
+pub(super) const TTFT_BOUNDS: [f64; 14] = [
+    0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0,
+];
+/// Seconds, for whole requests.
+pub(super) const DURATION_BOUNDS: [f64; 12] = [
+    0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0,
+];
+/// Seconds, for our own work.
+pub(super) const OVERHEAD_BOUNDS: [f64; 12] = [
+    10e-6, 20e-6, 50e-6, 100e-6, 200e-6, 500e-6, 1e-3, 2e-3, 5e-3, 10e-3, 100e-3, 1.0,
+];
 /// Seconds that a worker's timer was late. The timer itself is a millisecond
 /// coarse.
-pub const DELAY_BOUNDS: [f64; 12] = [
+pub(super) const DELAY_BOUNDS: [f64; 12] = [
     0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0,
 ];
 /// Tokens of one request: the powers of two.
@@ -54,6 +67,41 @@ impl<const SLOTS: usize> Buckets<SLOTS> {
             sum
         });
         (cumulative, self.sum.load(Relaxed))
+    }
+}
+
+/// Times, counted by bounds in seconds; `SLOTS` is one more than there are.
+#[derive(Debug)]
+pub struct TimeBuckets<const SLOTS: usize> {
+    bounds: &'static [f64],
+    /// The sum is of nanoseconds.
+    counts: Buckets<SLOTS>,
+}
+
+impl<const SLOTS: usize> TimeBuckets<SLOTS> {
+    pub(super) fn new(bounds: &'static [f64]) -> Self {
+        debug_assert_eq!(bounds.len() + 1, SLOTS);
+        Self {
+            bounds,
+            counts: Buckets::default(),
+        }
+    }
+
+    /// Something took so long.
+    pub fn observe(&self, time: Duration) {
+        let seconds = time.as_secs_f64();
+        let slot = self.bounds.partition_point(|bound| seconds > *bound);
+        let nanos = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        self.counts.add(slot, nanos);
+    }
+
+    /// The bounds, cumulative counts by them (the last is all), and the sum in
+    /// seconds.
+    #[must_use]
+    pub fn read(&self) -> (&'static [f64], [u64; SLOTS], f64) {
+        let (counts, nanos) = self.counts.read();
+        let sum = Duration::from_nanos(nanos).as_secs_f64();
+        (self.bounds, counts, sum)
     }
 }
 

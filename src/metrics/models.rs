@@ -4,10 +4,10 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 
-use metrics::{Counter, Gauge, Histogram, with_local_recorder};
-
-use super::buckets::{Buckets, ITL_BOUNDS, TokenBuckets};
-use super::{DURATION, IN_FLIGHT, INCOMING, Metrics, REQUEST_BYTES, RESPONSE_BYTES, TTFT};
+use super::buckets::{
+    Buckets, DURATION_BOUNDS, ITL_BOUNDS, TTFT_BOUNDS, TimeBuckets, TokenBuckets,
+};
+use super::{Counter, Gauge};
 
 /// Statuses with a series of their own; any other is counted by its class.
 const STATUSES: [u16; 28] = [
@@ -24,9 +24,9 @@ pub struct ModelMetrics {
     /// Requests being served.
     pub in_flight: Gauge,
     /// Seconds to the first piece of the body.
-    pub ttft: Histogram,
+    pub ttft: TimeBuckets<{ TTFT_BOUNDS.len() + 1 }>,
     /// Seconds to the end of the answer.
-    pub duration: Histogram,
+    pub duration: TimeBuckets<{ DURATION_BOUNDS.len() + 1 }>,
     /// Body bytes taken from clients.
     pub request_bytes: Counter,
     /// Body bytes given to clients.
@@ -47,21 +47,20 @@ impl std::fmt::Debug for ModelMetrics {
 }
 
 impl ModelMetrics {
-    fn new(model: &str, metrics: &Metrics) -> Self {
-        let model: Arc<str> = Arc::from(model);
-        with_local_recorder(&*metrics.recorder, || Self {
-            incoming: metrics::counter!(INCOMING, "model" => Arc::clone(&model)),
-            in_flight: metrics::gauge!(IN_FLIGHT, "model" => Arc::clone(&model)),
-            ttft: metrics::histogram!(TTFT, "model" => Arc::clone(&model)),
-            duration: metrics::histogram!(DURATION, "model" => Arc::clone(&model)),
-            request_bytes: metrics::counter!(REQUEST_BYTES, "model" => Arc::clone(&model)),
-            response_bytes: metrics::counter!(RESPONSE_BYTES, "model" => Arc::clone(&model)),
+    fn new(model: &str) -> Self {
+        Self {
+            model: Arc::from(model),
+            incoming: Counter::default(),
+            in_flight: Gauge::default(),
+            ttft: TimeBuckets::new(&TTFT_BOUNDS),
+            duration: TimeBuckets::new(&DURATION_BOUNDS),
+            request_bytes: Counter::default(),
+            response_bytes: Counter::default(),
             itl: Buckets::default(),
             input_tokens: TokenBuckets::default(),
             output_tokens: TokenBuckets::default(),
             requests: [const { AtomicU64::new(0) }; STATUSES.len() + CLASSES.len()],
-            model,
-        })
+        }
     }
 
     /// The value of the `model` label.
@@ -104,7 +103,6 @@ impl std::fmt::Display for StatusLabel {
 /// must not fall when a model comes back.
 #[derive(Debug, Default)]
 pub struct ModelRegistry {
-    metrics: Metrics,
     models: HashMap<String, Arc<ModelMetrics>>,
     rendered: Arc<Mutex<Vec<Arc<ModelMetrics>>>>,
 }
@@ -116,15 +114,6 @@ impl ModelRegistry {
     pub const UNKNOWN: &'static str = "unknown";
     /// The label of names beyond [`ModelRegistry::MOST`].
     pub const OTHER: &'static str = "other";
-
-    /// A registry whose handles count in `metrics`.
-    #[must_use]
-    pub fn new(metrics: Metrics) -> Self {
-        Self {
-            metrics,
-            ..Self::default()
-        }
-    }
 
     /// All models registered, for the exposition; locked by the control thread
     /// alone.
@@ -143,7 +132,7 @@ impl ModelRegistry {
         if let Some(known) = self.models.get(label) {
             return Arc::clone(known);
         }
-        let made = Arc::new(ModelMetrics::new(label, &self.metrics));
+        let made = Arc::new(ModelMetrics::new(label));
         self.models.insert(label.to_owned(), Arc::clone(&made));
         if let Ok(mut rendered) = self.rendered.lock() {
             rendered.push(Arc::clone(&made));

@@ -1,44 +1,15 @@
 //! What belongs to the whole process, and to each of its workers.
 
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::time::Duration;
 
-use metrics::{Counter, Gauge, Histogram, with_local_recorder};
+use super::buckets::{DELAY_BOUNDS, OVERHEAD_BOUNDS, TTFT_BOUNDS, TimeBuckets};
+use super::{Counter, Gauge, Telling};
 
-use super::buckets::{Buckets, DELAY_BOUNDS};
-use super::{
-    ACCEPT_ERRORS, CLOSED_IDLE, CONNECTIONS, DENIED, Metrics, OVERHEAD, QUEUE, REFUSED, RETRIES,
-};
-
-impl Metrics {
-    /// The handles that belong to the process.
-    #[must_use]
-    pub fn process(&self) -> ProcessMetrics {
-        with_local_recorder(&*self.recorder, || ProcessMetrics {
-            overhead: metrics::histogram!(OVERHEAD),
-            connections: metrics::gauge!(CONNECTIONS),
-            closed_idle: metrics::counter!(CLOSED_IDLE),
-            accept_errors: metrics::counter!(ACCEPT_ERRORS),
-            retries: Retries {
-                unsent: metrics::counter!(RETRIES, "reason" => "unsent"),
-                stale: metrics::counter!(RETRIES, "reason" => "stale"),
-                reset: metrics::counter!(RETRIES, "reason" => "reset"),
-                busy: metrics::counter!(RETRIES, "reason" => "busy"),
-                timeout: metrics::counter!(RETRIES, "reason" => "timeout"),
-                server_error: metrics::counter!(RETRIES, "reason" => "server_error"),
-                denied: metrics::counter!(DENIED),
-            },
-            refused: metrics::counter!(REFUSED),
-            queue_seconds: metrics::histogram!(QUEUE),
-        })
-    }
-}
-
-/// Handles that belong to the process.
-#[derive(Debug, Clone)]
+/// What belongs to the process.
+#[derive(Debug)]
 pub struct ProcessMetrics {
-    /// Seconds of our own work for a request.
-    pub overhead: Histogram,
+    /// Our own work for a request.
+    pub overhead: TimeBuckets<{ OVERHEAD_BOUNDS.len() + 1 }>,
     /// Open client connections.
     pub connections: Gauge,
     /// Idle client connections closed to make room.
@@ -49,12 +20,29 @@ pub struct ProcessMetrics {
     pub retries: Retries,
     /// Requests that got a 429 of our own.
     pub refused: Counter,
-    /// Seconds that a request waited for a place.
-    pub queue_seconds: Histogram,
+    /// How long requests waited for a place.
+    pub queue: TimeBuckets<{ TTFT_BOUNDS.len() + 1 }>,
+    /// What was told of requests.
+    pub telling: Telling,
+}
+
+impl Default for ProcessMetrics {
+    fn default() -> Self {
+        Self {
+            overhead: TimeBuckets::new(&OVERHEAD_BOUNDS),
+            connections: Gauge::default(),
+            closed_idle: Counter::default(),
+            accept_errors: Counter::default(),
+            retries: Retries::default(),
+            refused: Counter::default(),
+            queue: TimeBuckets::new(&TTFT_BOUNDS),
+            telling: Telling::default(),
+        }
+    }
 }
 
 /// Requests sent again, by reason.
-#[derive(Debug, Clone)]
+#[derive(Debug, Default)]
 pub struct Retries {
     /// The engine could not be reached.
     pub unsent: Counter,
@@ -72,28 +60,40 @@ pub struct Retries {
     pub denied: Counter,
 }
 
+impl Retries {
+    /// Those that were sent again, with their reasons.
+    #[must_use]
+    pub fn each(&self) -> [(&'static str, &Counter); 6] {
+        [
+            ("unsent", &self.unsent),
+            ("stale", &self.stale),
+            ("reset", &self.reset),
+            ("busy", &self.busy),
+            ("timeout", &self.timeout),
+            ("server_error", &self.server_error),
+        ]
+    }
+}
+
 /// What a worker tells of itself ten times a second; nothing of it is touched
 /// for a request.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct WorkerMetrics {
-    delay: Buckets<{ DELAY_BOUNDS.len() + 1 }>,
+    /// How late its event loop came to a timer.
+    pub delay: TimeBuckets<{ DELAY_BOUNDS.len() + 1 }>,
     idle_links: AtomicUsize,
 }
 
+impl Default for WorkerMetrics {
+    fn default() -> Self {
+        Self {
+            delay: TimeBuckets::new(&DELAY_BOUNDS),
+            idle_links: AtomicUsize::new(0),
+        }
+    }
+}
+
 impl WorkerMetrics {
-    /// Its event loop came to a timer so long after it was due.
-    pub fn late(&self, by: Duration) {
-        let slot = DELAY_BOUNDS.partition_point(|bound| by.as_secs_f64() > *bound);
-        self.delay.add(slot, super::buckets::micros(by));
-    }
-
-    /// How late it has been: cumulative counts by [`DELAY_BOUNDS`], and the sum
-    /// in microseconds.
-    #[must_use]
-    pub fn delay(&self) -> ([u64; DELAY_BOUNDS.len() + 1], u64) {
-        self.delay.read()
-    }
-
     /// Its pool holds so many idle connections.
     pub fn set_idle_links(&self, count: usize) {
         self.idle_links.store(count, Relaxed);
@@ -109,15 +109,16 @@ impl WorkerMetrics {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::Duration;
 
     #[test]
     fn a_late_worker_is_counted_by_how_late() {
         let worker = WorkerMetrics::default();
         for millis in [0, 1, 3, 70, 60_000] {
-            worker.late(Duration::from_millis(millis));
+            worker.delay.observe(Duration::from_millis(millis));
         }
-        let (counts, sum) = worker.delay();
+        let (_, counts, sum) = worker.delay.read();
         assert_eq!(counts, [2, 2, 3, 3, 3, 3, 4, 4, 4, 4, 4, 4, 5]);
-        assert_eq!(sum, 60_074_000);
+        assert!((sum - 60.074).abs() < 1e-9);
     }
 }

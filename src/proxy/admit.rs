@@ -92,8 +92,7 @@ impl Admitting<'_> {
         let places = self.places(of_model, &mut queued).await;
         if let Some(Queued { began, .. }) = queued {
             self.deadline.clear();
-            let waited = began.elapsed().as_secs_f64();
-            self.metrics.queue_seconds.record(waited);
+            self.metrics.queue.observe(began.elapsed());
         }
         Ok(Permit { places: places? })
     }

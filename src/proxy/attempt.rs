@@ -269,7 +269,7 @@ impl Attempt<'_> {
         progress.first_by = first.map(|first| self.deadline.now() + first);
         if is_first {
             let overhead: Duration = started.elapsed();
-            self.metrics.overhead.record(overhead.as_secs_f64());
+            self.metrics.overhead.observe(overhead);
             self.overhead.set(Some(overhead));
         }
     }

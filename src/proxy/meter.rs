@@ -40,7 +40,7 @@ impl Meter {
     /// A request for `model` that began then.
     #[must_use]
     pub fn begin(model: Arc<Model>, began: Instant, report: Option<Report>) -> Self {
-        model.metrics.in_flight.increment(1);
+        model.metrics.in_flight.up();
         model.metrics.incoming.increment(1);
         Self {
             model,
@@ -169,7 +169,7 @@ impl Meter {
         } else {
             self.first = Some(now);
             let ttft = now.saturating_duration_since(self.began);
-            self.model.metrics.ttft.record(ttft.as_secs_f64());
+            self.model.metrics.ttft.observe(ttft);
             if let Some(served) = &self.served {
                 served.first(ttft);
             }
@@ -226,10 +226,10 @@ impl Drop for Meter {
         let metrics = &self.model.metrics;
         let duration = self.began.elapsed();
         self.itl.merge(&metrics.itl);
-        metrics.in_flight.decrement(1);
+        metrics.in_flight.down();
         metrics.count(self.status);
         metrics.response_bytes.increment(self.bytes);
-        metrics.duration.record(duration.as_secs_f64());
+        metrics.duration.observe(duration);
         if let Some(served) = &self.served {
             self.settle(served);
         }

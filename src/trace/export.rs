@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::time::{Duration, Instant};
 
-use metrics::Counter;
+use crate::metrics::Counter;
 use tokio::sync::{Notify, mpsc};
 use tokio_rustls::TlsConnector;
 

@@ -1,9 +1,9 @@
-//! What was counted for each model and by each policy, without the exporter.
+//! What was counted for each model and by each policy.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::{Kind, escaped, family, histogram, line, seconds};
+use super::{Kind, escaped, family, histogram, line, seconds, series, times};
 use crate::metrics::{ITL_BOUNDS, ModelMetrics, ModelRegistry, TOKEN_BOUNDS, TokenBuckets};
 use crate::policy::Policies;
 use crate::policy::reason::Reason;
@@ -22,6 +22,8 @@ pub(in crate::api) fn models(out: &mut String, models: &[Arc<ModelMetrics>]) {
             );
         }
     }
+    counts(out, models);
+    latencies(out, models);
     let name = "pilotfish_inter_token_latency_seconds";
     let help = "Between two pieces of a streamed answer.";
     family(out, name, Kind::Histogram, help);
@@ -33,6 +35,59 @@ pub(in crate::api) fn models(out: &mut String, models: &[Arc<ModelMetrics>]) {
         }
     }
     tokens(out, models);
+}
+
+fn counts(out: &mut String, models: &[Arc<ModelMetrics>]) {
+    type Of = fn(&ModelMetrics) -> u64;
+    // The first is the reference router's name, by which autoscalers know it.
+    let counters: [(&str, &str, Of); 3] = [
+        (
+            "vllm:num_incoming_requests_total",
+            "Requests that asked for a model.",
+            |model| model.incoming.get(),
+        ),
+        (
+            "pilotfish_request_body_bytes_total",
+            "Request body bytes, by model.",
+            |model| model.request_bytes.get(),
+        ),
+        (
+            "pilotfish_response_body_bytes_total",
+            "Response body bytes, by model.",
+            |model| model.response_bytes.get(),
+        ),
+    ];
+    for (name, help, of) in counters {
+        family(out, name, Kind::Counter, help);
+        for model in models {
+            series(out, name, ("model", &escaped(model.label())), of(model));
+        }
+    }
+    let name = "pilotfish_requests_in_flight";
+    family(out, name, Kind::Gauge, "Requests being served, by model.");
+    for model in models {
+        let label = escaped(model.label());
+        series(out, name, ("model", &label), model.in_flight.get());
+    }
+}
+
+/// Of models that have answered.
+fn latencies(out: &mut String, models: &[Arc<ModelMetrics>]) {
+    let ttft = "pilotfish_time_to_first_token_seconds";
+    let help = "From the request's head to the first piece of the answer's body.";
+    family(out, ttft, Kind::Histogram, help);
+    let has_answered = |model: &&Arc<ModelMetrics>| model.answered().next().is_some();
+    for model in models.iter().filter(has_answered) {
+        let labels = format!("model=\"{}\"", escaped(model.label()));
+        times(out, ttft, &labels, &model.ttft);
+    }
+    let duration = "pilotfish_request_duration_seconds";
+    let help = "From the request's head to the end of the answer.";
+    family(out, duration, Kind::Histogram, help);
+    for model in models.iter().filter(has_answered) {
+        let labels = format!("model=\"{}\"", escaped(model.label()));
+        times(out, duration, &labels, &model.duration);
+    }
 }
 
 fn tokens(out: &mut String, models: &[Arc<ModelMetrics>]) {

@@ -4,9 +4,69 @@
 use nix::sys::resource::{Resource, UsageWho, getrlimit, getrusage};
 use nix::sys::time::TimeValLike as _;
 
-use super::{Kind, family, histogram, line, seconds, series, single};
-use crate::metrics::{DELAY_BOUNDS, WorkerMetrics};
+use super::{Kind, family, line, seconds, series, single, times};
+use crate::metrics::{ProcessMetrics, WorkerMetrics};
 use crate::proxy::error::{Code, Refusals};
+
+/// Appends what is counted for the process as a whole.
+pub(in crate::api) fn counts(out: &mut String, metrics: &ProcessMetrics) {
+    let (retries, telling) = (&metrics.retries, &metrics.telling);
+    let (overhead, queue) = ("pilotfish_overhead_seconds", "pilotfish_queue_seconds");
+    let help = "Our own work: from the whole request to its being written.";
+    family(out, overhead, Kind::Histogram, help);
+    times(out, overhead, "", &metrics.overhead);
+    let help = "How long requests waited for a place.";
+    family(out, queue, Kind::Histogram, help);
+    times(out, queue, "", &metrics.queue);
+    let (name, help) = ("pilotfish_client_connections", "Open client connections.");
+    let open = metrics.connections.get().to_string();
+    single(out, name, Kind::Gauge, help, &open);
+    for (name, help, count) in [
+        (
+            "pilotfish_client_connections_closed_idle_total",
+            "Idle client connections closed to make room for others.",
+            &metrics.closed_idle,
+        ),
+        (
+            "pilotfish_accept_errors_total",
+            "Client connections that could not be taken.",
+            &metrics.accept_errors,
+        ),
+        (
+            "pilotfish_retries_denied_total",
+            "Requests not sent again, as the budget was spent.",
+            &retries.denied,
+        ),
+        (
+            "pilotfish_requests_refused_total",
+            "Requests that got a 429 since there was no place.",
+            &metrics.refused,
+        ),
+        (
+            "pilotfish_access_log_dropped_total",
+            "Lines of the access log that were lost.",
+            &telling.lines_dropped,
+        ),
+        (
+            "pilotfish_spans_exported_total",
+            "Spans that the collector took.",
+            &telling.spans_exported,
+        ),
+        (
+            "pilotfish_spans_dropped_total",
+            "Spans that were lost.",
+            &telling.spans_dropped,
+        ),
+    ] {
+        single(out, name, Kind::Counter, help, &count.get().to_string());
+    }
+    let name = "pilotfish_retries_total";
+    let help = "Requests sent again before any answer, by reason.";
+    family(out, name, Kind::Counter, help);
+    for (reason, count) in retries.each() {
+        series(out, name, ("reason", reason), count.get());
+    }
+}
 
 /// Appends how late each worker's event loop was, and its idle connections.
 pub(in crate::api) fn workers(out: &mut String, workers: &[WorkerMetrics]) {
@@ -14,9 +74,7 @@ pub(in crate::api) fn workers(out: &mut String, workers: &[WorkerMetrics]) {
     let help = "How late a worker came to its timer, ten times a second: what any event waited.";
     family(out, name, Kind::Histogram, help);
     for (index, worker) in workers.iter().enumerate() {
-        let (counts, sum) = worker.delay();
-        let labels = format!("worker=\"{index}\"");
-        histogram(out, name, &labels, (&DELAY_BOUNDS, &counts), seconds(sum));
+        times(out, name, &format!("worker=\"{index}\""), &worker.delay);
     }
     let name = "pilotfish_upstream_idle_connections";
     let help = "Idle connections to engines in a worker's pool, as of its last sweep.";
