@@ -1,6 +1,6 @@
-//! What it costs a worker to tell of a request: its statistics (150 ns is the budget);
-//! a line of the access log; a recorded trace. Without the body's bytes, which
-//! pass in any case.
+//! What it costs a worker to tell of a request: its statistics, of the model (the
+//! budget is 150 ns) and of the engine, which decisions are made by; a line of
+//! the access log; a recorded trace.
 #![allow(
     missing_docs,
     clippy::unwrap_used,
@@ -17,7 +17,9 @@ use http::request::Parts;
 use pilotfish::config::{LineForm, ListedEngine, Settings};
 use pilotfish::discovery::listed;
 use pilotfish::drain::DrainWatch;
-use pilotfish::fleet::{Candidate, Fleet, Snapshot};
+use pilotfish::fleet::engine::Outcome;
+use pilotfish::fleet::load::{Expected, InFlight};
+use pilotfish::fleet::{Candidate, Fleet, Model, Snapshot};
 use pilotfish::metrics::{ModelRegistry, Telling};
 use pilotfish::proxy::meter::Meter;
 use pilotfish::report::{LogOutlet, Outlets, Reporter, SpanOutlet};
@@ -48,26 +50,33 @@ fn head() -> Parts {
 }
 
 /// What happens to the account of one request, from its head to its end.
-fn one(reporter: &Rc<Reporter>, head: &Parts, snapshot: &Snapshot, chosen: &Candidate) {
-    let began = Instant::now();
+fn one(
+    (reporter, began): (&Rc<Reporter>, Instant),
+    head: &Parts,
+    model: &Arc<Model>,
+    (chosen, policy, slot): (&Candidate, &Arc<str>, &InFlight),
+) {
     let id = "0123456789abcdef0123456789abcdef";
     let report = reporter.begin(head, id, "10.0.0.9", began);
-    let model = Arc::clone(snapshot.model("m").unwrap());
-    let mut meter = Meter::begin(model, began, report);
+    let mut meter = Meter::begin(Arc::clone(model), began, report);
     meter.uploaded(1024);
     let span = meter.onward().map_or(0, |onward| onward.next());
-    let policy = &snapshot.policies.default.spec.name;
     meter.chosen(chosen, Some(policy), (began, span));
     meter.tried(Ok(200));
     meter.overhead(Some(Duration::from_micros(17)));
-    meter.answered(200, &chosen.engine);
+    meter.answered(200, slot);
     meter.piece(black_box(ANSWER), began);
+    meter.ends(began);
     meter.completes();
 }
 
 fn costs(criterion: &mut Criterion) {
     let snapshot = snapshot();
-    let chosen = &snapshot.model("m").unwrap().candidates.list()[0];
+    let model = snapshot.model("m").unwrap();
+    let chosen = &model.candidates.list()[0];
+    let policy = &snapshot.policies.default.spec.name;
+    let began = Instant::now();
+    let slot = InFlight::take(chosen, Expected::default(), began);
     let (head, telling) = (head(), Telling::default());
     let (lines, mut written) = mpsc::channel(1024);
     let (spans, mut ended) = mpsc::channel(1024);
@@ -83,7 +92,7 @@ fn costs(criterion: &mut Criterion) {
     };
     let (json, text) = (log(LineForm::Json), log(LineForm::Text));
     let rows = [
-        ("statistics", None, None),
+        ("statistics of the model", None, None),
         ("statistics, line of JSON", Some(json.clone()), None),
         ("statistics, line of text", Some(text), None),
         ("statistics, recorded trace", None, Some(recorded.clone())),
@@ -95,15 +104,29 @@ fn costs(criterion: &mut Criterion) {
     ];
     let mut group = criterion.benchmark_group("telling");
     for (name, log, spans) in rows {
+        let is_told = log.is_some() || spans.is_some();
         let reporter = Reporter::new(Outlets { log, spans }, DrainWatch::default());
         group.bench_function(name, |bencher| {
             bencher.iter(|| {
-                one(&reporter, &head, &snapshot, chosen);
-                while written.try_recv().is_ok() {}
-                while ended.try_recv().is_ok() {}
+                one((&reporter, began), &head, model, (chosen, policy, &slot));
+                if is_told {
+                    while written.try_recv().is_ok() {}
+                    while ended.try_recv().is_ok() {}
+                }
             });
         });
     }
+    group.bench_function("statistics of the engine", |bencher| {
+        bencher.iter(|| {
+            let expected = Expected {
+                prompt: 10,
+                output: 8,
+            };
+            let mut slot = InFlight::take(black_box(chosen), expected, began);
+            slot.delivered(1, began);
+            slot.settle_at(Outcome::Success, began);
+        });
+    });
     group.finish();
 }
 

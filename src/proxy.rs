@@ -146,6 +146,7 @@ impl Proxy {
             began,
             told: RefCell::default(),
             report: Cell::new(report),
+            is_counted: Cell::new(false),
         };
         let mut response = match exchange.run(body, serving).await {
             Ok(response) => response,
@@ -173,6 +174,8 @@ struct Exchange<'a> {
     told: RefCell<Option<Told>>,
     /// Taken by the meter; left here, the client has gone before there was one.
     report: Cell<Option<Report>>,
+    /// Whether it has an account.
+    is_counted: Cell<bool>,
 }
 
 /// A request that was let in.
@@ -209,7 +212,7 @@ impl Exchange<'_> {
             Err(error) => return Err((serving, self.counted(error))),
         };
         let model = Arc::clone(ready.model);
-        let mut meter = Meter::begin(model, self.began, self.report.take());
+        let mut meter = self.meter(model);
         let is_stream = peeked.facts.stream;
         let (upload, framing, share) = upload::of(self.head, peeked, &settings.limits, &mut meter);
         let permit = match self.admit(&ready, &wishes, deadline).await {

@@ -72,6 +72,7 @@ pub struct InFlight {
     standing: Standing,
     /// Whether the breaker has been told all that there is to tell.
     is_judged: bool,
+    is_ended: bool,
 }
 
 impl InFlight {
@@ -103,6 +104,7 @@ impl InFlight {
             outcome: Outcome::ClientGone,
             standing,
             is_judged: false,
+            is_ended: false,
         }
     }
 
@@ -110,6 +112,12 @@ impl InFlight {
     #[must_use]
     pub fn since(&self) -> Instant {
         self.since
+    }
+
+    /// The account of what it does for the model.
+    #[must_use]
+    pub fn served(&self) -> &Arc<Served> {
+        &self.served
     }
 
     /// The engine that was picked.
@@ -168,6 +176,12 @@ impl InFlight {
         drop(self.ending(outcome));
     }
 
+    /// Ends it with this outcome, now.
+    pub fn settle_at(mut self, outcome: Outcome, now: Instant) {
+        self.outcome = outcome;
+        self.end(now);
+    }
+
     /// The same request, that ends with this outcome when it is dropped.
     #[must_use]
     pub fn ending(mut self, outcome: Outcome) -> Self {
@@ -176,16 +190,17 @@ impl InFlight {
     }
 }
 
-impl Drop for InFlight {
-    fn drop(&mut self) {
+impl InFlight {
+    fn end(&mut self, ended: Instant) {
+        self.is_ended = true;
         if self.is_answering {
             self.engine.answering.fetch_sub(1, Relaxed);
         }
         self.engine.in_flight.fetch_sub(1, Relaxed);
         self.engine.outstanding.fetch_sub(self.left.all(), Relaxed);
         self.engine.count(self.outcome);
-        let took = self.since.elapsed();
-        let now = self.engine.clock(self.since + took);
+        let took = ended.saturating_duration_since(self.since);
+        let now = self.engine.clock(ended);
         if !self.is_judged {
             let standing = if self.outcome.is_fault() {
                 self.told()
@@ -199,6 +214,14 @@ impl Drop for InFlight {
             self.engine.latency.observe(took.max(PENALTY), now);
         }
         self.served.end(self.outcome, took);
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        if !self.is_ended {
+            self.end(Instant::now());
+        }
     }
 }
 

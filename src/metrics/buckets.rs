@@ -15,8 +15,8 @@ pub(super) const TTFT_BOUNDS: [f64; 14] = [
     0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0,
 ];
 /// Seconds, for whole requests.
-pub(super) const DURATION_BOUNDS: [f64; 12] = [
-    0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0,
+pub(super) const DURATION_BOUNDS: [f64; 14] = [
+    0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0,
 ];
 /// Seconds, for our own work.
 pub(super) const OVERHEAD_BOUNDS: [f64; 12] = [
@@ -28,9 +28,28 @@ pub(super) const DELAY_BOUNDS: [f64; 12] = [
     0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0,
 ];
 /// Tokens of one request: the powers of two.
-pub const TOKEN_BOUNDS: [f64; 18] = [
-    1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0, 2048.0, 4096.0, 8192.0,
-    16384.0, 32768.0, 65536.0, 131_072.0,
+pub const TOKEN_BOUNDS: [f64; 21] = [
+    1.0,
+    2.0,
+    4.0,
+    8.0,
+    16.0,
+    32.0,
+    64.0,
+    128.0,
+    256.0,
+    512.0,
+    1024.0,
+    2048.0,
+    4096.0,
+    8192.0,
+    16384.0,
+    32768.0,
+    65536.0,
+    131_072.0,
+    262_144.0,
+    524_288.0,
+    1_048_576.0,
 ];
 
 /// Counts by bound, and what they sum up to; the last slot is for what is beyond
@@ -93,6 +112,12 @@ impl<const SLOTS: usize> TimeBuckets<SLOTS> {
         let slot = self.bounds.partition_point(|bound| seconds > *bound);
         let nanos = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
         self.counts.add(slot, nanos);
+    }
+
+    /// All that were observed.
+    #[must_use]
+    pub fn count(&self) -> u64 {
+        self.counts.read().0[SLOTS - 1]
     }
 
     /// The bounds, cumulative counts by them (the last is all), and the sum in
@@ -203,7 +228,8 @@ mod tests {
             (1024, Some(1024.0)),
             (1025, Some(2048.0)),
             (131_072, Some(131_072.0)),
-            (131_073, None),
+            (131_073, Some(262_144.0)),
+            (1_048_577, None),
             (u64::MAX, None),
         ] {
             assert_eq!(of(tokens), bound, "{tokens}");

@@ -4,10 +4,10 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 
+use super::Counter;
 use super::buckets::{
     Buckets, DURATION_BOUNDS, ITL_BOUNDS, TTFT_BOUNDS, TimeBuckets, TokenBuckets,
 };
-use super::{Counter, Gauge};
 
 /// Statuses with a series of their own; any other is counted by its class.
 const STATUSES: [u16; 28] = [
@@ -21,8 +21,6 @@ pub struct ModelMetrics {
     model: Arc<str>,
     /// Requests that asked for it, from the moment when that is known.
     pub incoming: Counter,
-    /// Requests being served.
-    pub in_flight: Gauge,
     /// Seconds to the first piece of the body.
     pub ttft: TimeBuckets<{ TTFT_BOUNDS.len() + 1 }>,
     /// Seconds to the end of the answer.
@@ -51,7 +49,6 @@ impl ModelMetrics {
         Self {
             model: Arc::from(model),
             incoming: Counter::default(),
-            in_flight: Gauge::default(),
             ttft: TimeBuckets::new(&TTFT_BOUNDS),
             duration: TimeBuckets::new(&DURATION_BOUNDS),
             request_bytes: Counter::default(),
@@ -71,11 +68,24 @@ impl ModelMetrics {
 
     /// Counts one answered request.
     pub fn count(&self, status: u16) {
+        const OK: usize = 1;
+        if status == STATUSES[OK] {
+            self.requests[OK].fetch_add(1, Relaxed);
+            return;
+        }
         let slot = STATUSES.binary_search(&status).unwrap_or_else(|_| {
             let class = usize::from(status / 100);
             STATUSES.len() + if class < CLASSES.len() { class } else { 0 }
         });
         self.requests[slot].fetch_add(1, Relaxed);
+    }
+
+    /// Requests being served: those that came and have not been counted.
+    #[must_use]
+    pub fn in_flight(&self) -> u64 {
+        // What ends meanwhile must not be missing among those that came.
+        let ended: u64 = self.requests.iter().map(|count| count.load(Relaxed)).sum();
+        self.incoming.get().saturating_sub(ended)
     }
 
     /// Answered requests by status, as far as there were any.

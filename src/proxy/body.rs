@@ -144,7 +144,7 @@ impl Relay {
             held: None,
         };
         if relay.is_ended() {
-            relay.complete();
+            relay.complete(Instant::now());
         }
         relay
     }
@@ -161,8 +161,11 @@ impl Relay {
     }
 
     /// The answer has been given to its end.
-    fn complete(&mut self) {
-        self.settle(self.outcome);
+    fn complete(&mut self, now: Instant) {
+        if let Some(slot) = self.slot.take() {
+            slot.settle_at(self.outcome, now);
+        }
+        self.meter.ends(now);
         self.meter.completes();
     }
 
@@ -197,7 +200,7 @@ impl Relay {
                 self.events.pass(&data);
                 self.serving.deadline().set(self.idle);
                 if self.answer.ended() {
-                    self.complete();
+                    self.complete(now);
                 }
                 self.give(data)
             }
@@ -207,7 +210,7 @@ impl Relay {
                 self.cut(Fault::Broken(unfinished), cx)
             }
             Poll::Ready(None) => {
-                self.complete();
+                self.complete(Instant::now());
                 Poll::Ready(None)
             }
             Poll::Ready(Some(Err(fault))) => {

@@ -16,6 +16,7 @@ use super::meter::Meter;
 use super::tries::Answer;
 use super::{Exchange, ProxyResponse, own};
 use crate::downstream::Serving;
+use crate::fleet::Model;
 use crate::fleet::engine::Outcome;
 use crate::policy::Policy;
 use crate::upstream::{AnswerHead, Link, Reading};
@@ -73,7 +74,7 @@ impl Exchange<'_> {
             is_stream,
         } = *answered;
         let status = head.status.as_u16();
-        held.meter.answered(status, slot.engine());
+        held.meter.answered(status, &slot);
         self.note_sleep(&slot, status);
         headers::for_client(&mut head);
         let body = match flow {
@@ -105,11 +106,22 @@ impl Exchange<'_> {
         response
     }
 
-    /// Counts an error that belongs to no known model.
+    /// Counts an error before a model was chosen: for the one that it names, if
+    /// it is known.
     pub(super) fn counted(&self, error: ProxyError) -> ProxyError {
-        let all = Arc::clone(&self.snapshot.all);
-        Meter::begin(all, self.began, self.report.take()).refused(&error);
+        let named = match &error {
+            ProxyError::ModelUnavailable { model, .. } => self.snapshot.model(model),
+            _ => None,
+        };
+        let model = named.unwrap_or(&self.snapshot.all);
+        self.meter(Arc::clone(model)).refused(&error);
         error
+    }
+
+    /// The account of this request, which is for that model.
+    pub(super) fn meter(&self, model: Arc<Model>) -> Meter {
+        self.is_counted.set(true);
+        Meter::begin(model, self.began, self.report.take())
     }
 
     /// An engine that was sent to sleep through us gets nothing until it wakes.
@@ -124,6 +136,15 @@ impl Exchange<'_> {
             "/sleep" => health.falls_asleep(now),
             "/wake_up" => health.wakes(now),
             _ => {}
+        }
+    }
+}
+
+impl Drop for Exchange<'_> {
+    fn drop(&mut self) {
+        // The client left before it was known what it asks for.
+        if !self.is_counted.get() {
+            drop(self.meter(Arc::clone(&self.snapshot.all)));
         }
     }
 }

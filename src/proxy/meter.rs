@@ -10,8 +10,9 @@ use super::error::ProxyError;
 use super::usage::Usage;
 use super::verdict::word;
 use crate::account::{Account, CLIENT_CLOSED, Ending};
+use crate::fleet::load::InFlight;
 use crate::fleet::stats::Served;
-use crate::fleet::{Candidate, Engine, Model};
+use crate::fleet::{Candidate, Model};
 use crate::metrics::LocalBuckets;
 use crate::report::Report;
 use crate::trace::context::Onward;
@@ -25,6 +26,8 @@ pub struct Meter {
     status: u16,
     first: Option<Instant>,
     last: Instant,
+    /// When the answer had been given to its end.
+    ended: Option<Instant>,
     pieces: u64,
     bytes: u64,
     itl: LocalBuckets,
@@ -40,7 +43,6 @@ impl Meter {
     /// A request for `model` that began then.
     #[must_use]
     pub fn begin(model: Arc<Model>, began: Instant, report: Option<Report>) -> Self {
-        model.metrics.in_flight.up();
         model.metrics.incoming.increment(1);
         Self {
             model,
@@ -48,6 +50,7 @@ impl Meter {
             status: CLIENT_CLOSED,
             first: None,
             last: began,
+            ended: None,
             pieces: 0,
             bytes: 0,
             itl: LocalBuckets::default(),
@@ -98,8 +101,13 @@ impl Meter {
     }
 
     /// The client gets this engine's answer, with this status.
-    pub fn answered(&mut self, status: u16, engine: &Arc<Engine>) {
+    pub fn answered(&mut self, status: u16, slot: &InFlight) {
         self.status = status;
+        let engine = slot.engine();
+        // It may be the first answer of several.
+        if !(self.served.as_ref()).is_some_and(|served| Arc::ptr_eq(served, slot.served())) {
+            self.served = Some(Arc::clone(slot.served()));
+        }
         if let Some(account) = self.account() {
             account.gives(engine);
         }
@@ -120,6 +128,11 @@ impl Meter {
             };
             account.error = Some(error.code().name());
         }
+    }
+
+    /// All that there is has come.
+    pub fn ends(&mut self, now: Instant) {
+        self.ended = Some(now);
     }
 
     /// The answer has been given to its end.
@@ -160,18 +173,22 @@ impl Meter {
         self.usage.look(data, self.is_stream);
         if self.first.is_some() {
             let gap = now.saturating_duration_since(self.last);
-            self.itl.observe(gap, &self.model.metrics.itl);
-            if self.is_stream
-                && let Some(account) = self.account()
-            {
-                account.gaps.add(gap);
+            // Pieces of a whole answer tell how it was cut, not how it was made.
+            if self.is_stream {
+                self.itl.observe(gap, &self.model.metrics.itl);
+                if let Some(account) = self.account() {
+                    account.gaps.add(gap);
+                }
             }
         } else {
             self.first = Some(now);
-            let ttft = now.saturating_duration_since(self.began);
-            self.model.metrics.ttft.observe(ttft);
-            if let Some(served) = &self.served {
-                served.first(ttft);
+            // Nor is a whole answer's first piece a token, nor an error's.
+            if self.is_stream && self.status < 400 {
+                let ttft = now.saturating_duration_since(self.began);
+                self.model.metrics.ttft.observe(ttft);
+                if let Some(served) = &self.served {
+                    served.first(ttft);
+                }
             }
         }
         self.last = now;
@@ -224,13 +241,14 @@ impl Meter {
 impl Drop for Meter {
     fn drop(&mut self) {
         let metrics = &self.model.metrics;
-        let duration = self.began.elapsed();
         self.itl.merge(&metrics.itl);
-        metrics.in_flight.down();
         metrics.count(self.status);
         metrics.response_bytes.increment(self.bytes);
-        metrics.duration.observe(duration);
+        // What no engine was asked for took no time worth telling.
         if let Some(served) = &self.served {
+            let ended = self.ended.unwrap_or_else(Instant::now);
+            let duration = ended.saturating_duration_since(self.began);
+            metrics.duration.observe(duration);
             self.settle(served);
         }
         if self.report.is_some() {

@@ -286,9 +286,6 @@ impl Sending<'_> {
             return Ok(Some(first));
         }
         let name = &self.choosing.model.name;
-        if refusal == Refusal::Full {
-            self.metrics().refused.increment(1);
-        }
         if let Some((fault, verdict)) = &tries.last
             // One had it, or we are to blame.
             && (verdict.repeat != Repeat::Elsewhere || verdict.outcome == Outcome::Unrelated)
@@ -299,7 +296,12 @@ impl Sending<'_> {
             Refusal::Nobody | Refusal::AllUnhealthy if name.is_empty() => ProxyError::NoEngine,
             Refusal::Nobody => self.unavailable(),
             Refusal::AllUnhealthy if !self.choosing.is_federated() => self.unavailable(),
-            refusal => ProxyError::Refused(refusal),
+            refusal => {
+                if refusal == Refusal::Full {
+                    self.metrics().refused.increment(1);
+                }
+                ProxyError::Refused(refusal)
+            }
         })
     }
 

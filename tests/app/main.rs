@@ -9,6 +9,7 @@ mod access_log;
 mod admission;
 mod binary;
 mod compat;
+mod counting;
 mod drain;
 mod engines;
 mod faults;

@@ -67,24 +67,23 @@ fn counts(out: &mut String, models: &[Arc<ModelMetrics>]) {
     family(out, name, Kind::Gauge, "Requests being served, by model.");
     for model in models {
         let label = escaped(model.label());
-        series(out, name, ("model", &label), model.in_flight.get());
+        series(out, name, ("model", &label), model.in_flight());
     }
 }
 
-/// Of models that have answered.
+/// As far as there is anything in them.
 fn latencies(out: &mut String, models: &[Arc<ModelMetrics>]) {
     let ttft = "pilotfish_time_to_first_token_seconds";
-    let help = "From the request's head to the first piece of the answer's body.";
+    let help = "From the request's head to the first piece of a stream.";
     family(out, ttft, Kind::Histogram, help);
-    let has_answered = |model: &&Arc<ModelMetrics>| model.answered().next().is_some();
-    for model in models.iter().filter(has_answered) {
+    for model in models.iter().filter(|model| model.ttft.count() > 0) {
         let labels = format!("model=\"{}\"", escaped(model.label()));
         times(out, ttft, &labels, &model.ttft);
     }
     let duration = "pilotfish_request_duration_seconds";
-    let help = "From the request's head to the end of the answer.";
+    let help = "From the request's head to the end of the answer, where an engine was asked.";
     family(out, duration, Kind::Histogram, help);
-    for model in models.iter().filter(has_answered) {
+    for model in models.iter().filter(|model| model.duration.count() > 0) {
         let labels = format!("model=\"{}\"", escaped(model.label()));
         times(out, duration, &labels, &model.duration);
     }
