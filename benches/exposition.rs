@@ -92,7 +92,9 @@ fn page(criterion: &mut Criterion) {
         windows.sample(&snapshot, Instant::now());
         let render = || {
             let by = Freshness::new(snapshot.epoch.elapsed(), Duration::from_secs(3600));
-            sources.page(black_box(&snapshot), &windows, by)
+            let mut text = String::new();
+            sources.page(&mut text, black_box(&snapshot), &windows, by);
+            text
         };
         let name = format!(
             "{engines} engines, {models} models, {} KiB",

@@ -38,9 +38,11 @@ pub fn write(out: &mut Vec<u8>, form: LineForm, account: &Account, stamp: &mut S
     line.millis("ttft_ms", account.ttft());
     line.millis("itl_p50_ms", account.gaps.median());
     line.count("input_tokens", account.input_tokens);
-    line.count("output_tokens", account.output_tokens);
-    line.count("request_bytes", Some(account.request_bytes));
-    line.count("response_bytes", Some(account.response_bytes));
+    let output = account.output_tokens.or(account.counted_tokens);
+    line.count("output_tokens", output);
+    let passed = |bytes| Some(bytes).filter(|_| !account.is_tunnel());
+    line.count("request_bytes", passed(account.request_bytes));
+    line.count("response_bytes", passed(account.response_bytes));
     line.count("overhead_us", account.overhead.map(micros));
     line.millis("duration_ms", Some(account.duration()));
     line.digits("trace_id", account.trace.id());

@@ -9,17 +9,22 @@ mod gaps;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http::{Method, Version};
+use http::{HeaderMap, Method, Version};
 
 use crate::fleet::Engine;
-use crate::trace::context::Traced;
+use crate::trace::context::{TRACESTATE, Traced};
 pub use gaps::Gaps;
 
 /// A client that left before there was an answer (nginx's number for it).
 pub const CLIENT_CLOSED: u16 = 499;
 /// Bytes of a path that are told.
 const PATH_BYTES: usize = 1024;
-/// Tries that are told of one by one; the others are only counted.
+/// Bytes of a method that are told; those that anyone knows are shorter.
+const METHOD_BYTES: usize = 32;
+/// Bytes of a `tracestate` that is told, as many as must be passed on (W3C Trace
+/// Context, 3.3.1.5); of a longer one nothing is, since a part may say another thing.
+const STATE_BYTES: usize = 512;
+/// Tries that are told of one by one: the first ones, and the last.
 pub const MOST_TRIES: usize = 16;
 
 /// Who ended a request, and how.
@@ -65,7 +70,7 @@ impl Ending {
 }
 
 /// Whose trace a request belongs to.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Copy, Default)]
 pub enum Trace {
     /// Nobody's.
     #[default]
@@ -93,6 +98,8 @@ impl Trace {
 pub struct Try {
     /// Which.
     pub engine: Arc<Engine>,
+    /// How many there were before it.
+    pub number: u32,
     /// The id of its span; 0 without one.
     pub span: u64,
     /// When the engine was chosen.
@@ -128,9 +135,10 @@ pub struct Account {
     pub model: Option<Arc<str>>,
     /// Who chose the engine.
     pub policy: Option<Arc<str>>,
-    /// To whom it was sent; the first [`MOST_TRIES`].
+    /// The engines that were asked; of more than [`MOST_TRIES`], the last is
+    /// in the last place.
     pub tries: Vec<Try>,
-    /// How often it was sent.
+    /// How many engines were asked.
     pub attempts: u32,
     /// The place in `tries` of the one whose answer was given.
     pub given: Option<usize>,
@@ -148,10 +156,14 @@ pub struct Account {
     pub pieces: u64,
     /// Whether the answer is an event stream.
     pub is_stream: bool,
+    /// Whether one was asked for.
+    pub asks_stream: bool,
     /// Tokens of the prompt, if told.
     pub input_tokens: Option<u64>,
-    /// Tokens generated, if told, or counted in a stream.
+    /// Tokens generated, if told.
     pub output_tokens: Option<u64>,
+    /// Tokens generated, as counted in a stream.
+    pub counted_tokens: Option<u64>,
     /// Bytes of the request's body.
     pub request_bytes: u64,
     /// Bytes of the answer's body.
@@ -160,6 +172,8 @@ pub struct Account {
     pub overhead: Option<Duration>,
     /// Whose trace it belongs to.
     pub trace: Trace,
+    /// What others keep of the trace, if it is recorded.
+    pub state: String,
 }
 
 impl Account {
@@ -187,39 +201,90 @@ impl Account {
             gaps: Gaps::default(),
             pieces: 0,
             is_stream: false,
+            asks_stream: false,
             input_tokens: None,
             output_tokens: None,
+            counted_tokens: None,
             request_bytes: 0,
             response_bytes: 0,
             overhead: None,
             trace: Trace::None,
+            state: String::new(),
         }
     }
 
-    /// Forgets all but the memory that it takes.
+    /// Forgets all but the memory that it takes, and its times; in place, since
+    /// there is a kilobyte of it.
     pub fn clear(&mut self) {
-        let mut kept = std::mem::take(&mut self.gaps);
-        kept.clear();
-        let (mut id, mut client) = (
-            std::mem::take(&mut self.id),
-            std::mem::take(&mut self.client),
-        );
-        let (mut path, mut tries) = (
-            std::mem::take(&mut self.path),
-            std::mem::take(&mut self.tries),
-        );
-        id.clear();
-        client.clear();
-        path.clear();
-        tries.clear();
-        *self = Self {
+        let Self {
             id,
             client,
+            method,
+            version: _,
             path,
+            began: _,
+            ended: _,
+            ended_at: _,
+            model,
+            policy,
             tries,
-            gaps: kept,
-            ..Self::new(self.began)
-        };
+            attempts,
+            given,
+            status,
+            ending,
+            error,
+            first,
+            gaps,
+            pieces,
+            is_stream,
+            asks_stream,
+            input_tokens,
+            output_tokens,
+            counted_tokens,
+            request_bytes,
+            response_bytes,
+            overhead,
+            trace,
+            state,
+        } = self;
+        for text in [id, client, path, state] {
+            text.clear();
+        }
+        tries.clear();
+        gaps.clear();
+        *method = Method::GET;
+        (*model, *policy, *error) = (None, None, None);
+        (*given, *first, *overhead) = (None, None, None);
+        (*status, *ending) = (CLIENT_CLOSED, Ending::ClientGone);
+        (*is_stream, *asks_stream) = (false, false);
+        (*input_tokens, *output_tokens, *counted_tokens) = (None, None, None);
+        (*attempts, *pieces) = (0, 0);
+        (*request_bytes, *response_bytes) = (0, 0);
+        *trace = Trace::None;
+    }
+
+    /// Takes down the method, or what of it is told.
+    pub fn take_method(&mut self, method: &Method) {
+        let cut = method.as_str().as_bytes().get(..METHOD_BYTES);
+        let cut = cut.and_then(|cut| Method::from_bytes(cut).ok());
+        self.method = cut.unwrap_or_else(|| method.clone());
+    }
+
+    /// Takes down what others keep of the trace; its fields are one, as W3C has it.
+    /// Copied: a field's value would keep all of the head in memory.
+    pub fn take_state(&mut self, headers: &HeaderMap) {
+        for value in headers.get_all(TRACESTATE) {
+            let text = value.to_str().unwrap_or_default();
+            let length = self.state.len() + 1 + text.len();
+            if text.len() != value.len() || length > STATE_BYTES + 1 {
+                self.state.clear();
+                return;
+            }
+            if !self.state.is_empty() {
+                self.state.push(',');
+            }
+            self.state.push_str(text);
+        }
     }
 
     /// Takes down the path, or what of it is told.
@@ -233,16 +298,19 @@ impl Account {
 
     /// An engine was chosen.
     pub fn tries(&mut self, engine: &Arc<Engine>, began: Instant, span: u64) {
+        let one = Try {
+            engine: Arc::clone(engine),
+            number: self.attempts,
+            span,
+            began,
+            ended: None,
+            status: None,
+            fault: None,
+        };
         self.attempts += 1;
-        if self.tries.len() < MOST_TRIES {
-            self.tries.push(Try {
-                engine: Arc::clone(engine),
-                span,
-                began,
-                ended: None,
-                status: None,
-                fault: None,
-            });
+        match self.tries.get_mut(MOST_TRIES - 1) {
+            Some(last) => *last = one,
+            None => self.tries.push(one),
         }
     }
 
@@ -257,7 +325,7 @@ impl Account {
 
     /// This engine's answer is the client's; it goes on until the request ends.
     pub fn gives(&mut self, engine: &Arc<Engine>) {
-        let of_it = |one: &Try| Arc::ptr_eq(&one.engine, engine);
+        let of_it = |one: &Try| Arc::ptr_eq(&one.engine, engine) && one.fault.is_none();
         self.given = self.tries.iter().rposition(of_it);
         if let Some(at) = self.given {
             self.tries[at].ended = None;
@@ -269,6 +337,13 @@ impl Account {
     pub fn engine(&self) -> Option<&Arc<Engine>> {
         let given = self.given.and_then(|at| self.tries.get(at));
         given.or(self.tries.last()).map(|one| &one.engine)
+    }
+
+    /// Whether an engine's answer was to speak another protocol: what passes then
+    /// is not seen, nor who ends it.
+    #[must_use]
+    pub fn is_tunnel(&self) -> bool {
+        self.given.is_some() && self.status == 101
     }
 
     /// From the request's head to the first piece of the answer's body.
@@ -305,22 +380,59 @@ mod tests {
     #[test]
     fn tries_are_bounded_and_the_one_that_is_given_goes_on() {
         let now = Instant::now();
-        let engines: Vec<_> = (0..MOST_TRIES + 4)
-            .map(|n| engine(&format!("http://e{n}")))
-            .collect();
+        let engines: Vec<_> = (0..5).map(|n| engine(&format!("http://e{n}"))).collect();
         let mut account = Account::new(now);
-        for engine in &engines {
-            account.tries(engine, now, 1);
-            account.tried(Ok(503), now);
+        // The same ones again and again: the last was asked before, in vain.
+        for (number, engine) in engines.iter().cycle().take(MOST_TRIES + 4).enumerate() {
+            let is_last = number == MOST_TRIES + 3;
+            account.tries(engine, now, number as u64);
+            account.tried(if is_last { Ok(200) } else { Err("unreachable") }, now);
         }
-        assert_eq!(account.attempts as usize, engines.len());
+        assert_eq!(account.attempts as usize, MOST_TRIES + 4);
         assert_eq!(account.spans(), 1 + MOST_TRIES);
-        account.gives(&engines[2]);
-        assert_eq!(account.given, Some(2));
-        assert_eq!(account.tries[2].ended, None);
-        assert!(Arc::ptr_eq(account.engine().unwrap(), &engines[2]));
+        let last = &engines[(MOST_TRIES + 3) % 5];
+        account.gives(last);
+        assert_eq!(account.given, Some(MOST_TRIES - 1));
+        let given = &account.tries[MOST_TRIES - 1];
+        assert_eq!((given.number as usize, given.span), (MOST_TRIES + 3, 19));
+        assert_eq!((given.ended, given.status), (None, Some(200)));
+        assert!(Arc::ptr_eq(account.engine().unwrap(), last));
         account.clear();
         assert!(account.engine().is_none() && account.attempts == 0);
+    }
+
+    #[test]
+    fn a_state_is_one_text_of_bounded_length() {
+        let long = "k=".to_owned() + &"v".repeat(STATE_BYTES - 2);
+        let longer = long.clone() + "v";
+        for (fields, state) in [
+            (vec![], ""),
+            (vec!["a=1"], "a=1"),
+            (vec!["a=1,b=2", "c=3"], "a=1,b=2,c=3"),
+            (vec!["", "a=1"], "a=1"),
+            (vec![long.as_str()], &long),
+            (vec![longer.as_str()], ""),
+            (vec!["a=1", &long], ""),
+            (vec![&long, "a=1"], ""),
+            (vec!["a=1", "b=\u{e9}"], ""),
+        ] {
+            let mut headers = HeaderMap::new();
+            for field in fields {
+                headers.append(TRACESTATE, field.parse().unwrap());
+            }
+            let mut account = Account::new(Instant::now());
+            account.take_state(&headers);
+            assert_eq!(account.state, state);
+        }
+    }
+
+    #[test]
+    fn a_long_method_is_cut() {
+        let mut account = Account::new(Instant::now());
+        account.take_method(&Method::from_bytes(&[b'X'; 1000]).unwrap());
+        assert_eq!(account.method.as_str().len(), METHOD_BYTES);
+        account.take_method(&Method::PATCH);
+        assert_eq!(account.method, Method::PATCH);
     }
 
     #[test]

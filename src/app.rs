@@ -307,6 +307,9 @@ struct Signals {
 impl Signals {
     fn watch() -> io::Result<Self> {
         use tokio::signal::unix::{SignalKind, signal};
+        // It asks for files to be looked at, where there are some; without a
+        // handler, which stays for the life of the process, it would end us.
+        drop(signal(SignalKind::hangup())?);
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,

@@ -26,7 +26,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use policies::Routing;
-pub use reports::{AccessLog, Collector, LineForm, LogTarget, Otlp, TraceSettings};
+pub use reports::{AccessLog, Collector, GRPC_PORT, LineForm, LogTarget, Otlp, TraceSettings};
 pub use resilience::{Admission, Breaker, Causes, Checks, Commit, Retry, Shed};
 pub use scraping::{EngineType, Scraping};
 pub use units::{Seconds, duration};

@@ -9,6 +9,7 @@
 mod admin;
 mod checking;
 mod learning;
+mod pages;
 mod reload;
 
 use std::cell::RefCell;
@@ -34,6 +35,7 @@ use crate::fleet::{Fleet, Snapshot};
 use crate::scrape::{Scraper, stale_after};
 use crate::upstream::Pool;
 pub use admin::Admin;
+use pages::Pages;
 use reload::ReloadStatus;
 
 /// Questions that may wait; one more is told to come again.
@@ -114,6 +116,7 @@ struct Control {
     windows: RefCell<Windows>,
     host: RefCell<Host>,
     pool: Rc<Pool>,
+    pages: Pages,
     /// Engines have come that nobody has asked yet.
     newcomers: Notify,
 }
@@ -137,22 +140,17 @@ impl Control {
             cards: RefCell::default(),
             host: RefCell::default(),
             pool,
+            pages: Pages::default(),
             newcomers: Notify::new(),
         }
     }
 
-    async fn run(self, mut asked: mpsc::Receiver<Ask>, admin: Option<Admin>) {
+    async fn run(self, asked: mpsc::Receiver<Ask>, admin: Option<Admin>) {
         let control = Rc::new(self);
-        let serve = async {
-            while let Some(ask) = asked.recv().await {
-                let page = match ask.query {
-                    Query::Metrics => control.metrics(),
-                    Query::Engines => control.engines_page(),
-                };
-                // Whoever asked may be gone.
-                let _ = ask.reply.send(page);
-            }
-        };
+        let serve = control.pages.serve(asked, |query, length| match query {
+            Query::Metrics => control.metrics(length),
+            Query::Engines => control.engines_page(),
+        });
         let administer = async {
             match admin {
                 Some(admin) => admin.serve(Rc::clone(&control)).await,
@@ -194,6 +192,7 @@ impl Control {
             let snapshot = self.published.load_full();
             self.windows.borrow_mut().sample(&snapshot, Instant::now());
             self.host.borrow_mut().sample();
+            self.pages.forget();
             tokio::time::sleep(every).await;
         }
     }
@@ -230,10 +229,13 @@ impl Control {
         models::engines(&snapshot, &rates, self.stats.window, self.freshness())
     }
 
-    fn metrics(&self) -> Bytes {
+    /// The page behind `/metrics`, of about so many bytes.
+    fn metrics(&self, length: usize) -> Bytes {
         let snapshot = self.published.load();
         let windows = self.windows.borrow();
-        let mut text = (self.sources).page(&snapshot, &windows, self.freshness());
+        // Numbers become longer, and a string that has to grow doubles.
+        let mut text = String::with_capacity(length + length / 16);
+        (self.sources).page(&mut text, &snapshot, &windows, self.freshness());
         page::host(&mut text, self.host.borrow().usage());
         self.reloads.borrow().expose(&mut text, snapshot.generation);
         #[cfg(feature = "count-allocations")]

@@ -223,17 +223,19 @@ impl Fleet {
         let gone: Vec<Arc<str>> = gone.take(MOST_GONE).map(Arc::clone).collect();
         serving.extend(gone.into_iter().map(|name| (name, Vec::new())));
         let mut layouts = Layouts::new(&settings.routing, old);
-        let nameless = &old.all.name;
+        let nameless = old.all.metrics.label();
         let ejected = &self.ejected;
         let all = Some(&old.all.candidates);
         let all = CandidateSet::follow(nameless, all, members, (&mut layouts, ejected));
         let models = serving.into_iter().map(|(name, members)| {
             let known = old.models.get(&name);
             let before = known.map(|model| &model.candidates);
+            let metrics = self.registry.handles(&name);
+            let label = metrics.label();
             let model = Model {
                 gate: known.map_or_else(Arc::default, |model| Arc::clone(&model.gate)),
-                metrics: self.registry.handles(&name),
-                candidates: CandidateSet::follow(&name, before, members, (&mut layouts, ejected)),
+                candidates: CandidateSet::follow(label, before, members, (&mut layouts, ejected)),
+                metrics,
                 name: Arc::clone(&name),
             };
             (name, Arc::new(model))

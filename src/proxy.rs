@@ -215,6 +215,7 @@ impl Exchange<'_> {
         let mut meter = self.meter(model);
         let is_stream = peeked.facts.stream;
         let (upload, framing, share) = upload::of(self.head, peeked, &settings.limits, &mut meter);
+        meter.asks_stream(is_stream);
         let permit = match self.admit(&ready, &wishes, deadline).await {
             Ok(permit) => permit,
             Err(error) => {

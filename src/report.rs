@@ -3,7 +3,8 @@
 //!
 //! Invariant: a request wakes nobody. What is told of it stays with its worker
 //! until there is much of it, or until the next sweep; then it is handed over if
-//! there is room, else dropped and counted. Nobody ever waits.
+//! there is room. If there is none it stays, and what is too much is dropped and
+//! counted. Nobody ever waits.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -106,7 +107,7 @@ impl Reporter {
     }
 
     /// A report of the request with that head, id, and client; none when
-    /// nothing is told of any.
+    /// nothing is told of any. It has an account only if this one is told of.
     #[must_use]
     pub fn begin(
         self: &Rc<Self>,
@@ -118,25 +119,42 @@ impl Reporter {
         if self.outlets.log.is_none() && self.outlets.spans.is_none() {
             return None;
         }
+        let spans = self.outlets.spans.as_ref();
+        let traced = spans.map(|spans| Traced::begin(&head.headers, spans.sampler));
+        let is_recorded = traced.is_some_and(|traced| traced.own.is_sampled());
+        let mut account = (self.outlets.log.is_some() || is_recorded)
+            .then(|| self.account(head, id, client, began));
+        if let Some(account) = &mut account {
+            account.trace = match traced {
+                Some(traced) => Trace::Ours(traced),
+                None => {
+                    let theirs = TraceContext::of(&head.headers);
+                    theirs.map_or(Trace::None, |theirs| Trace::Theirs(theirs.trace))
+                }
+            };
+            if is_recorded && traced.is_some_and(|traced| traced.parent.is_some()) {
+                account.take_state(&head.headers);
+            }
+        }
+        let passed = traced.filter(|_| account.is_none()).map(Box::new);
+        Some(Report {
+            account,
+            passed,
+            reporter: Rc::clone(self),
+        })
+    }
+
+    /// An account that has begun.
+    fn account(&self, head: &Parts, id: &str, client: &str, began: Instant) -> Box<Account> {
         let spare = self.spare.borrow_mut().pop();
         let mut account = spare.unwrap_or_else(|| Box::new(Account::new(began)));
         account.began = began;
         account.id.push_str(id);
         account.client.push_str(client);
-        account.method = head.method.clone();
+        account.take_method(&head.method);
         account.version = head.version;
         account.take_path(head.uri.path());
-        account.trace = match &self.outlets.spans {
-            Some(spans) => Trace::Ours(Traced::begin(&head.headers, spans.sampler)),
-            None => {
-                let theirs = TraceContext::of(&head.headers);
-                theirs.map_or(Trace::None, |theirs| Trace::Theirs(theirs.trace))
-            }
-        };
-        Some(Report {
-            account: Some(account),
-            reporter: Rc::clone(self),
-        })
+        account
     }
 
     /// Hands over what there is; looks at the clocks.
@@ -146,8 +164,8 @@ impl Reporter {
         }
         // The wall clock may have been set.
         self.clock.set(Clock::now());
-        self.hand_over_lines(Duration::ZERO);
-        self.hand_over_spans(Duration::ZERO);
+        self.hand_over_lines(None);
+        self.hand_over_spans(None);
     }
 
     /// A request has ended.
@@ -157,8 +175,9 @@ impl Reporter {
             Some(since) => clock.since_epoch + since,
             None => clock.since_epoch.saturating_sub(clock.at - account.ended),
         };
-        // We cut what is open: that is no client's doing.
-        if account.ending == Ending::ClientGone && self.drain.phase() == DrainPhase::Cut {
+        // We cut what is open, tunnels too: that is no client's doing.
+        let may_be_ours = account.ending == Ending::ClientGone || account.is_tunnel();
+        if may_be_ours && self.drain.phase() == DrainPhase::Cut {
             account.ending = Ending::Stopped;
         }
         if let Some(log) = &self.outlets.log {
@@ -169,14 +188,15 @@ impl Reporter {
             let is_much = lines.bytes.len() >= LINES;
             drop(lines);
             if is_much {
-                self.hand_over_lines(Duration::ZERO);
+                self.hand_over_lines(None);
             }
         }
         let is_recorded = matches!(&account.trace, Trace::Ours(traced) if traced.own.is_sampled());
         if is_recorded {
+            // It goes to another thread, and is freed there.
             self.ended.borrow_mut().push(account);
             if self.ended.borrow().len() >= SPANS {
-                self.hand_over_spans(Duration::ZERO);
+                self.hand_over_spans(None);
             }
             return;
         }
@@ -187,41 +207,55 @@ impl Reporter {
         }
     }
 
-    fn hand_over_lines(&self, within: Duration) {
+    /// Hands over the lines; the last of them by then.
+    fn hand_over_lines(&self, last: Option<Instant>) {
         let Some(log) = &self.outlets.log else { return };
         let mut lines = self.lines.borrow_mut();
         if lines.count == 0 {
             return;
         }
-        // As much will come again.
-        let bytes = Vec::with_capacity(lines.bytes.len() + 1024);
-        let next = Lines { bytes, count: 0 };
-        let lost = send(&log.queue, std::mem::replace(&mut *lines, next), within);
-        log.dropped.increment(lost.map_or(0, |lines| lines.count));
+        match room(&log.queue, last) {
+            Some(room) => {
+                // As much will come again.
+                let bytes = Vec::with_capacity(lines.bytes.len() + 1024);
+                room.send(std::mem::replace(&mut *lines, Lines { bytes, count: 0 }));
+            }
+            None if last.is_none() && lines.bytes.len() < LINES => {}
+            None => {
+                log.dropped.increment(lines.count);
+                lines.bytes.clear();
+                lines.count = 0;
+            }
+        }
     }
 
-    fn hand_over_spans(&self, within: Duration) {
+    /// Hands over what is recorded; the last of it by then.
+    fn hand_over_spans(&self, last: Option<Instant>) {
         let Some(spans) = &self.outlets.spans else {
             return;
         };
-        let ended = self.ended.take();
+        let mut ended = self.ended.borrow_mut();
         if ended.is_empty() {
             return;
         }
-        let lost = send(&spans.queue, ended, within).unwrap_or_default();
-        let count: usize = lost.iter().map(|account| account.spans()).sum();
-        spans.dropped.increment(count as u64);
+        match room(&spans.queue, last) {
+            Some(room) => room.send(std::mem::take(&mut *ended)),
+            None if last.is_none() && ended.len() < SPANS => {}
+            None => {
+                let count: usize = ended.drain(..).map(|account| account.spans()).sum();
+                spans.dropped.increment(count as u64);
+            }
+        }
     }
 }
 
-/// Sends if there is room, or is within that time; else gives it back.
-fn send<T>(queue: &mpsc::Sender<T>, mut what: T, within: Duration) -> Option<T> {
-    let began = Instant::now();
+/// Room for one more: if there is some now, or by then.
+fn room<T>(queue: &mpsc::Sender<T>, by: Option<Instant>) -> Option<mpsc::Permit<'_, T>> {
     loop {
-        match queue.try_send(what) {
-            Ok(()) => return None,
-            Err(TrySendError::Full(back)) if began.elapsed() < within => what = back,
-            Err(error) => return Some(error.into_inner()),
+        match queue.try_reserve() {
+            Ok(room) => return Some(room),
+            Err(TrySendError::Full(())) if by.is_some_and(|by| Instant::now() < by) => {}
+            Err(_) => return None,
         }
         std::thread::park_timeout(Duration::from_millis(1));
     }
@@ -230,21 +264,25 @@ fn send<T>(queue: &mpsc::Sender<T>, mut what: T, within: Duration) -> Option<T> 
 /// The worker has ended, and with it its requests: the last of them are told.
 impl Drop for Reporter {
     fn drop(&mut self) {
-        self.hand_over_lines(LAST);
-        self.hand_over_spans(LAST);
+        let last = Some(Instant::now() + LAST);
+        self.hand_over_lines(last);
+        self.hand_over_spans(last);
     }
 }
 
 /// A request under way, told of when it is dropped.
 #[derive(Debug)]
 pub struct Report {
-    /// Taken when it is dropped.
+    /// Taken when it is dropped; none if this request is not told of.
     account: Option<Box<Account>>,
+    /// Where it is in a trace that engines are told of, if that is all. Boxed,
+    /// since a request's place is kept while its engine works.
+    passed: Option<Box<Traced>>,
     reporter: Rc<Reporter>,
 }
 
 impl Report {
-    /// What is told; there until the report is dropped.
+    /// What is told, if anything is.
     #[must_use]
     pub fn account(&mut self) -> Option<&mut Account> {
         self.account.as_deref_mut()
@@ -253,9 +291,10 @@ impl Report {
     /// The trace as engines are told of it, if we add to it.
     #[must_use]
     pub fn onward(&self) -> Option<Onward> {
-        match &self.account.as_ref()?.trace {
-            Trace::Ours(traced) => Some(traced.onward()),
-            _ => None,
+        let told = self.account.as_ref().map(|account| &account.trace);
+        match (told, &self.passed) {
+            (Some(Trace::Ours(traced)), _) => Some(traced.onward()),
+            (_, passed) => passed.as_ref().map(|traced| traced.onward()),
         }
     }
 }
@@ -335,7 +374,7 @@ mod tests {
     }
 
     #[test]
-    fn without_room_lines_are_lost_and_counted() {
+    fn without_room_lines_wait_and_too_many_are_lost_and_counted() {
         let (outlets, mut lines, dropped) = logging(1);
         let reporter = Reporter::new(outlets, DrainWatch::default());
         for _ in 0..3 {
@@ -343,8 +382,30 @@ mod tests {
             one(&reporter);
             reporter.sweep();
         }
-        assert_eq!(dropped.get(), 4);
         assert_eq!(lines.try_recv().unwrap().count, 2);
+        assert_eq!(dropped.get(), 0);
+        reporter.sweep();
+        assert_eq!(lines.len(), 1, "they go as soon as there is room");
+        let mut told = 0;
+        while dropped.get() == 0 {
+            one(&reporter);
+            told += 1;
+            assert!(reporter.lines.borrow().bytes.len() < LINES);
+        }
+        assert_eq!(dropped.get(), told);
+        assert_eq!(lines.try_recv().unwrap().count, 4);
+    }
+
+    #[test]
+    fn what_has_room_nowhere_at_the_end_is_lost_and_counted() {
+        let (outlets, lines, dropped) = logging(1);
+        let reporter = Reporter::new(outlets, DrainWatch::default());
+        one(&reporter);
+        reporter.sweep();
+        one(&reporter);
+        drop(lines);
+        drop(reporter);
+        assert_eq!(dropped.get(), 1);
     }
 
     #[test]
@@ -360,12 +421,32 @@ mod tests {
             }),
         };
         let reporter = Reporter::new(sampled(1.0), DrainWatch::default());
+        // A few wait for room.
+        one(&reporter);
+        reporter.sweep();
+        (0..SPANS - 1).for_each(|_| one(&reporter));
+        reporter.sweep();
+        assert_eq!(spans.try_recv().unwrap().len(), 1);
+        assert_eq!(dropped.get(), 0);
+        reporter.sweep();
+        assert_eq!(spans.try_recv().unwrap().len(), SPANS - 1);
         (0..SPANS * 3 + 1).for_each(|_| one(&reporter));
         assert_eq!(spans.try_recv().unwrap().len(), SPANS);
         assert_eq!(reporter.ended.borrow().len(), 1);
         assert_eq!(dropped.get(), SPANS as u64 * 2);
 
+        // Without a log, nothing is kept of what is not recorded.
         let reporter = Reporter::new(sampled(0.0), DrainWatch::default());
+        let mut report = reporter.begin(&head(), "id", "::1", Instant::now());
+        let report = report.as_mut().unwrap();
+        assert!(report.account().is_none() && report.onward().is_some());
+
+        let (logged, _lines, _) = logging(16);
+        let both = Outlets {
+            log: logged.log,
+            ..sampled(0.0)
+        };
+        let reporter = Reporter::new(both, DrainWatch::default());
         let all: Vec<_> = (0..SPARE + 9)
             .map(|_| reporter.begin(&head(), "id", "::1", Instant::now()))
             .collect();

@@ -31,6 +31,9 @@ use room::{Room, SPARE};
 
 /// Ticks between two sweeps of the pool.
 const POOL_SWEEP: u64 = 10;
+/// Ticks that one stall counts at most: a minute's. A machine that has slept
+/// would else count for hours.
+const MOST_MISSED: u32 = 600;
 /// A pause before accepting again when the worker is full, or another worker
 /// should be first.
 const PAUSE: Duration = Duration::from_millis(5);
@@ -148,7 +151,7 @@ impl Ticking {
         for count in 0u64.. {
             // When the tick was due.
             let now = interval.tick().await.into_std();
-            told.delay.observe(now.elapsed());
+            late(told, now.elapsed());
             shared.watch.sweep(now);
             self.reporter.sweep();
             let timeouts = self.published.load().settings.timeouts;
@@ -169,6 +172,15 @@ impl Ticking {
             }
         }
     }
+}
+
+/// Counts a tick that came so late, and those that could not come meanwhile: a
+/// worker that stood still would else be late but once. HdrHistogram corrects
+/// for coordinated omission likewise.
+fn late(told: &WorkerMetrics, delay: Duration) {
+    told.delay.observe(delay);
+    let missed = (1..=MOST_MISSED).map_while(|ticks| delay.checked_sub(TICK * ticks));
+    missed.for_each(|delay| told.delay.observe(delay));
 }
 
 struct Server {
@@ -249,10 +261,10 @@ impl Server {
     }
 
     async fn not_accepted(&self, error: &io::Error) {
-        self.accept_errors.increment(1);
         if net::is_of_one_connection(error) {
             return;
         }
+        self.accept_errors.increment(1);
         let now = self.shared.watch.now();
         let open = self.mine();
         if self.room.may_warn(now) {
@@ -316,5 +328,32 @@ impl Drop for Open {
         self.open[self.index].fetch_sub(1, Relaxed);
         self.gauge.down();
         self.freed.notify_waiters();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stall_counts_for_every_tick_that_it_took() {
+        for (stall, ticks, sum) in [
+            (0, 1, 0.0),
+            (99, 1, 0.099),
+            (100, 2, 0.1),
+            (250, 3, 0.25 + 0.15 + 0.05),
+            // 9 s of every 20 are not one late tick of a hundred.
+            (9000, 91, 90.0 * 91.0 / 20.0),
+        ] {
+            let told = WorkerMetrics::default();
+            late(&told, Duration::from_millis(stall));
+            let (_, counts, seconds) = told.delay.read();
+            assert_eq!(counts.last(), Some(&ticks), "{stall}");
+            assert!((seconds - sum).abs() < 1e-9, "{stall}: {seconds}");
+        }
+        let told = WorkerMetrics::default();
+        late(&told, Duration::MAX);
+        let (_, counts, _) = told.delay.read();
+        assert_eq!(counts.last(), Some(&u64::from(MOST_MISSED + 1)));
     }
 }

@@ -138,7 +138,8 @@ fn is_bare(word: &str) -> bool {
 fn quoted(out: &mut Vec<u8>, word: &str) {
     let is_plain = |byte: u8| matches!(byte, b' '..=b'~') && byte != b'"' && byte != b'\\';
     out.push(b'"');
-    if word.bytes().all(is_plain) {
+    // All of them, as a vector: a way out would be slower than the rest.
+    if word.bytes().fold(true, |all, byte| all & is_plain(byte)) {
         out.extend_from_slice(word.as_bytes());
     } else {
         word.chars().for_each(|letter| escaped(out, letter));
@@ -159,9 +160,13 @@ fn escaped(out: &mut Vec<u8>, letter: char) {
     }
 }
 
-/// Line ends that are no controls, and what turns the direction of text.
+/// Line ends that are no controls, what turns the direction of text, and the
+/// mark of a byte order.
 fn is_unseen(letter: char) -> bool {
-    matches!(letter, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    matches!(
+        letter,
+        '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}'
+    )
 }
 
 fn decimal(out: &mut Vec<u8>, mut number: u64) {
@@ -283,6 +288,10 @@ mod tests {
             (
                 "a\nb\u{9b}\u{2028}\u{202e}é",
                 "\"a\\u000ab\\u009b\\u2028\\u202eé\"",
+            ),
+            (
+                "\u{200e}\u{200f}\u{61c}\u{feff}\u{200d}",
+                "\"\\u200e\\u200f\\u061c\\ufeff\u{200d}\"",
             ),
         ] {
             let mut out = Vec::new();

@@ -53,7 +53,8 @@ impl Gaps {
     /// Forgets all.
     pub fn clear(&mut self) {
         if self.all > 0 {
-            *self = Self::default();
+            self.counts.fill(0);
+            self.all = 0;
         }
     }
 }

@@ -2,13 +2,15 @@
 //! know it by them. Label `server` is the engine's URL.
 
 use std::collections::HashMap;
+use std::fmt::Write as _;
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::exposition::{Kind, Shown, escaped, family, histogram, line, series, single};
 use super::host::Usage;
+use crate::fleet::Engine;
 use crate::fleet::engine::Outcome;
 use crate::fleet::stats::{LATENCY_BOUNDS, Rates, Served};
-use crate::fleet::{Engine, Snapshot};
 
 /// What the reference shows where it knows nothing.
 const UNKNOWN: f64 = -1.0;
@@ -84,64 +86,27 @@ pub(super) fn engines(out: &mut String, engines: &[Shown<'_>], rates: &HashMap<u
     }
 }
 
-/// One engine's work for the models of one label.
-struct Work<'a> {
-    /// The label, as it is counted under elsewhere.
-    model: &'a str,
-    /// The engine, by its place on the list.
-    at: usize,
-    served: &'a Served,
-}
+/// An engine's URL, a model's label, and the work that it did for it.
+type Work<'a> = (&'a str, Arc<str>, Arc<Served>);
 
 /// Appends what engines did for models: every pair of them that had to do with
 /// each other.
-pub(super) fn work(out: &mut String, snapshot: &Snapshot, engines: &[Shown<'_>]) {
-    let places: HashMap<u64, usize> = (engines.iter().enumerate())
-        .map(|(at, shown)| (shown.one.engine.key, at))
-        .collect();
-    let models = snapshot.models().into_iter().chain([&snapshot.all]);
-    let all = models.flat_map(|model| {
-        let list = model.candidates.list().iter();
-        list.filter_map(|one| {
-            Some(Work {
-                model: model.metrics.label(),
-                at: *places.get(&one.engine.key)?,
-                served: &one.served,
-            })
-        })
-    });
-    let mut all: Vec<Work<'_>> = all.collect();
-    // Models beyond the bound share a label, and so their work is summed.
-    all.sort_by_key(|work| (work.model, work.at));
-    let same = |a: &Work<'_>, b: &Work<'_>| (a.model, a.at) == (b.model, b.at);
-    let groups: Vec<Group<'_>> = (all.chunk_by(same))
-        .map(|of| Group {
-            labels: format!(
-                "server=\"{}\",model=\"{}\"",
-                engines[of[0].at].url,
-                escaped(of[0].model)
-            ),
-            of,
-        })
-        .collect();
-    tokens(out, &groups);
-    errors(out, &groups);
-    latencies(out, &groups);
-}
-
-/// What has the same labels.
-struct Group<'a> {
-    labels: String,
-    of: &'a [Work<'a>],
-}
-
-impl Group<'_> {
-    fn sum(&self, count: impl Fn(&Served) -> u64) -> u64 {
-        self.of.iter().map(|work| count(work.served)).sum()
+pub(super) fn work(out: &mut String, engines: &[Shown<'_>]) {
+    let mut all: Vec<Work<'_>> = Vec::new();
+    for Shown { one, url } in engines {
+        one.engine.each_served(|label, served| {
+            // A pair that never worked has no series.
+            if served.has_ended() {
+                all.push((url, Arc::clone(label), Arc::clone(served)));
+            }
+        });
     }
+    tokens(out, &all);
+    errors(out, &all);
+    latencies(out, &all);
 }
 
-fn tokens(out: &mut String, groups: &[Group<'_>]) {
+fn tokens(out: &mut String, all: &[Work<'_>]) {
     type Count = fn(&Served) -> u64;
     let families: [(&str, &str, Count); 2] = [
         (
@@ -157,54 +122,57 @@ fn tokens(out: &mut String, groups: &[Group<'_>]) {
     ];
     for (name, help, count) in families {
         family(out, name, Kind::Counter, help);
-        for group in groups {
-            let count = group.sum(count);
+        for (url, model, served) in all {
+            let count = count(served);
             if count > 0 {
-                let labels = &group.labels;
-                line(out, format_args!("{name}{{{labels}}} {count}"));
-            }
-        }
-    }
-}
-
-fn errors(out: &mut String, groups: &[Group<'_>]) {
-    let name = "vllm:request_errors_total";
-    let help = "Requests that an engine failed, by how.";
-    family(out, name, Kind::Counter, help);
-    let failures = (Outcome::ALL.into_iter())
-        .filter(|(outcome, _)| outcome.is_fault() || *outcome == Outcome::Overloaded);
-    for group in groups {
-        for (outcome, kind) in failures.clone() {
-            let count = group.sum(|served| served.ended(outcome));
-            if count > 0 {
-                let labels = &group.labels;
+                let model = escaped(model);
                 line(
                     out,
-                    format_args!("{name}{{{labels},error_type=\"{kind}\"}} {count}"),
+                    format_args!("{name}{{server=\"{url}\",model=\"{model}\"}} {count}"),
                 );
             }
         }
     }
 }
 
-fn latencies(out: &mut String, groups: &[Group<'_>]) {
+fn errors(out: &mut String, all: &[Work<'_>]) {
+    let name = "vllm:request_errors_total";
+    let help = "Requests that an engine failed, by how.";
+    family(out, name, Kind::Counter, help);
+    let failures = (Outcome::ALL.into_iter())
+        .filter(|(outcome, _)| outcome.is_fault() || *outcome == Outcome::Overloaded);
+    for (url, model, served) in all {
+        let model = escaped(model);
+        for (outcome, kind) in failures.clone() {
+            let count = served.ended(outcome);
+            if count > 0 {
+                line(
+                    out,
+                    format_args!(
+                        "{name}{{server=\"{url}\",model=\"{model}\",error_type=\"{kind}\"}} {count}"
+                    ),
+                );
+            }
+        }
+    }
+}
+
+fn latencies(out: &mut String, all: &[Work<'_>]) {
     let name = "vllm:request_latency_seconds";
     let help = "From the choice of the engine to the end of its answer.";
     family(out, name, Kind::Histogram, help);
-    for group in groups {
-        // As many as an account has: of what went well, and of what did not.
-        let mut sums = [("", [0; LATENCY_BOUNDS.len() + 1], 0.0); 2];
-        for work in group.of {
-            for (sums, (status, latencies)) in sums.iter_mut().zip(work.served.latencies()) {
-                let (counts, seconds) = latencies.read();
-                sums.0 = status;
-                (sums.1.iter_mut().zip(counts)).for_each(|(sum, count)| *sum += count);
-                sums.2 += seconds;
-            }
-        }
-        for (status, counts, seconds) in sums {
+    let mut labels = String::new();
+    for (url, model, served) in all {
+        let model = escaped(model);
+        for (status, latencies) in served.latencies() {
+            let (counts, seconds) = latencies.read();
             if counts[LATENCY_BOUNDS.len()] > 0 {
-                let labels = format!("{},status=\"{status}\"", group.labels);
+                labels.clear();
+                // Writing to a String cannot fail.
+                let _ = write!(
+                    labels,
+                    "server=\"{url}\",model=\"{model}\",status=\"{status}\""
+                );
                 histogram(out, name, &labels, (&LATENCY_BOUNDS, &counts), seconds);
             }
         }
@@ -238,6 +206,7 @@ pub fn host(out: &mut String, usage: Usage) {
 mod tests {
     use super::super::exposition::shown;
     use super::*;
+    use crate::fleet::Snapshot;
     use crate::fleet::testing::{fleet, spec};
     use crate::metrics::ModelRegistry;
     use std::time::Duration;
@@ -258,7 +227,7 @@ mod tests {
             served.end(Outcome::Failure, Duration::from_secs(1));
         }
         let mut page = String::new();
-        work(&mut page, &snapshot, &shown(&snapshot));
+        work(&mut page, &shown(&snapshot));
         let lines: Vec<&str> = page.lines().filter(|line| !line.starts_with('#')).collect();
         let names: std::collections::HashSet<&str> = lines
             .iter()
@@ -278,6 +247,38 @@ mod tests {
             r#"vllm:request_latency_seconds_sum{server="http://a:1",model="other",status="error"} 501"#,
         ] {
             assert!(lines.contains(&line), "{line}");
+        }
+    }
+    /// Every series of the page, with its value.
+    fn values(snapshot: &Snapshot) -> HashMap<String, f64> {
+        let mut page = String::new();
+        work(&mut page, &shown(snapshot));
+        let lines = page.lines().filter(|line| !line.starts_with('#'));
+        let pairs = lines.map(|line| line.rsplit_once(' ').unwrap());
+        let values = pairs.map(|(series, value)| (series.to_owned(), value.parse().unwrap()));
+        values.collect()
+    }
+
+    #[test]
+    fn no_counter_falls_when_models_are_unloaded_and_come_back() {
+        let names: Vec<String> = (0..1500).map(|n| format!("m{n:04}")).collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let mut fleet = fleet();
+        let mut before = HashMap::new();
+        // All, then one less, then few, then all again.
+        for served in [1500, 1499, 5, 1500] {
+            fleet.reconcile(vec![spec("http://a:1", &names[..served])]);
+            let snapshot = fleet.published().load_full();
+            let now = values(&snapshot);
+            for (series, value) in &before {
+                assert!(now.get(series) >= Some(value), "{series}: {value}");
+            }
+            for model in snapshot.models().into_iter().filter(|one| one.is_served()) {
+                let served = &model.candidates.list()[0].served;
+                served.output_tokens.fetch_add(2, Relaxed);
+                served.end(Outcome::Success, Duration::from_secs(3));
+            }
+            before = values(&snapshot);
         }
     }
 }

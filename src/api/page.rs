@@ -44,30 +44,27 @@ impl Sources {
         }
     }
 
-    /// The page, but for what the control thread tells of itself.
-    #[must_use]
-    pub fn page(&self, snapshot: &Snapshot, windows: &Windows, by: Freshness) -> String {
-        let mut text = String::new();
-        exposition::counts(&mut text, &self.metrics);
+    /// Appends the page, but for what the control thread tells of itself.
+    pub fn page(&self, text: &mut String, snapshot: &Snapshot, windows: &Windows, by: Freshness) {
+        exposition::counts(text, &self.metrics);
         // Only this thread ever locks it.
         let models = self.models.lock().unwrap_or_else(PoisonError::into_inner);
-        exposition::models(&mut text, &models);
+        exposition::models(text, &models);
         drop(models);
-        exposition::policies(&mut text, &snapshot.policies);
-        exposition::refusals(&mut text, &self.refusals);
+        exposition::policies(text, &snapshot.policies);
+        exposition::refusals(text, &self.refusals);
         let waiting = self.places.waiting().to_string();
         let name = "pilotfish_requests_waiting";
         let help = "Requests that wait for a place.";
-        single(&mut text, name, Kind::Gauge, help, &waiting);
+        single(text, name, Kind::Gauge, help, &waiting);
         let engines = shown(snapshot);
-        exposition::engines(&mut text, &engines, snapshot.epoch.elapsed());
-        attributes::engines(&mut text, &engines, snapshot, by);
+        exposition::engines(text, &engines, snapshot.epoch.elapsed());
+        attributes::engines(text, &engines, snapshot, by);
         let rates = windows.rates(snapshot, Instant::now());
-        compatible::engines(&mut text, &engines, &rates);
-        compatible::work(&mut text, snapshot, &engines);
-        exposition::workers(&mut text, &self.workers);
-        exposition::process(&mut text, &self.process);
-        text
+        compatible::engines(text, &engines, &rates);
+        compatible::work(text, &engines);
+        exposition::workers(text, &self.workers);
+        exposition::process(text, &self.process);
     }
 }
 

@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 
 use super::thread;
 use crate::access::writer::{self, Log};
-use crate::config::{AccessLog, LogTarget, TraceSettings};
+use crate::config::{AccessLog, GRPC_PORT, LogTarget, Otlp, TraceSettings};
 use crate::metrics::Telling;
 use crate::report::{LogOutlet, Outlets, SpanOutlet};
 use crate::trace::context::Sampler;
@@ -75,6 +75,13 @@ fn start_traces(
         queue,
         dropped: telling.spans_dropped.clone(),
     };
+    let collector = &settings.collector;
+    if collector.speaks == Otlp::Http && collector.port == GRPC_PORT {
+        tracing::warn!(
+            "--otel-endpoint: port {GRPC_PORT} is usually gRPC's, but http(s):// is OTLP over HTTP \
+             (usually port 4318); for gRPC write HOST:{GRPC_PORT}"
+        );
+    }
     let exporter = Exporter::new(settings, telling).context("cannot export traces")?;
     let thread = behind("traces", move || exporter.run(ended))?;
     Ok((outlet, thread))

@@ -3,6 +3,7 @@
 mod sidecar;
 mod table;
 
+use std::ffi::OsStr;
 use std::io::{self, IsTerminal as _, Write as _};
 use std::time::{Duration, SystemTime};
 
@@ -95,10 +96,7 @@ impl EnginesArgs {
 
     /// Only the first answer has to come: a sidecar may be restarted.
     async fn again(&self, sidecar: &Sidecar, every: Duration) -> anyhow::Result<()> {
-        let before = match io::stdout().is_terminal() {
-            true if !self.json => CLEAR,
-            _ => "",
-        };
+        let before = Screen::this().clear();
         let mut told = Ok(self.shown(&sidecar.engines().await?)?);
         loop {
             let shown = match told {
@@ -122,20 +120,59 @@ impl EnginesArgs {
 
     fn shown(&self, page: &Value) -> anyhow::Result<String> {
         if self.json {
-            return Ok(format!("{page:#}\n"));
+            let text = format!("{page:#}\n");
+            return Ok(match Screen::this() {
+                Screen::None => text,
+                Screen::Dumb | Screen::Able => table::escaped(&text),
+            });
         }
-        Ok(table::table(&table::read(page)?, look()))
+        Ok(table::table(&table::read(page)?, Screen::this().look()))
     }
 }
 
-/// Colours are for people who want them: <https://no-color.org>.
-fn look() -> Look {
-    let is_set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
-    let is_dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
-    if io::stdout().is_terminal() && !is_set("NO_COLOR") && !is_dumb {
-        Look::Coloured
-    } else {
-        Look::Plain
+/// Where the text goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Screen {
+    /// Into a file or a pipe.
+    None,
+    /// To a terminal that knows no controls.
+    Dumb,
+    /// To any other.
+    Able,
+}
+
+impl Screen {
+    fn this() -> Self {
+        if !io::stdout().is_terminal() {
+            return Self::None;
+        }
+        Self::named(std::env::var_os("TERM").as_deref())
+    }
+
+    /// A terminal that `TERM` says this of.
+    fn named(term: Option<&OsStr>) -> Self {
+        match term {
+            Some(term) if term == "dumb" => Self::Dumb,
+            _ => Self::Able,
+        }
+    }
+
+    /// What comes before each table.
+    fn clear(self) -> &'static str {
+        match self {
+            Self::Able => CLEAR,
+            Self::None | Self::Dumb => "",
+        }
+    }
+
+    /// Colours are for people who want them: <https://no-color.org>.
+    fn look(self) -> Look {
+        let is_set = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+        if self == Self::Able && !is_set {
+            Look::Coloured
+        } else {
+            Look::Plain
+        }
     }
 }
 
@@ -143,4 +180,20 @@ fn print(text: &str) -> io::Result<()> {
     let mut out = io::stdout().lock();
     out.write_all(text.as_bytes())?;
     out.flush()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_terminal_without_controls_gets_none() {
+        let dumb = Screen::named(Some(OsStr::new("dumb")));
+        for screen in [dumb, Screen::None] {
+            assert_eq!((screen.clear(), screen.look()), ("", Look::Plain));
+        }
+        for term in [None, Some(OsStr::new("xterm-256color"))] {
+            assert_eq!(Screen::named(term).clear(), CLEAR);
+        }
+    }
 }

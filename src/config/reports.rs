@@ -98,7 +98,7 @@ const GRPC_PATH: &str = "/opentelemetry.proto.collector.trace.v1.TraceService/Ex
 /// Where spans are posted when the URL does not say.
 const HTTP_PATH: &str = "/v1/traces";
 /// The port that is registered for OTLP over gRPC.
-const GRPC_PORT: u16 = 4317;
+pub const GRPC_PORT: u16 = 4317;
 
 impl Collector {
     /// Reads what `--otel-endpoint` says.

@@ -117,16 +117,17 @@ impl CandidateSet {
         self.list.iter().map(|one| one.engine.key).collect()
     }
 
-    /// The set of `engines` that follows `old`, as the model of that name has it.
+    /// The set of `engines` that follows `old`, of a model that is counted under
+    /// `label`.
     pub(super) fn follow(
-        model: &Arc<str>,
+        label: &str,
         old: Option<&Self>,
         mut engines: Vec<Member>,
         (layouts, ejected): (&mut Layouts<'_>, &Arc<AtomicU32>),
     ) -> Self {
         engines.sort_by(|(a, _), (b, _)| a.url.text().cmp(b.url.text()));
         let list = engines.into_iter().map(|(engine, spec)| Candidate {
-            served: engine.served(model),
+            served: engine.served(label),
             engine,
             spec,
         });

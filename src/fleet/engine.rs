@@ -4,7 +4,7 @@
 //! object that they describe, so that a reload which keeps the engine keeps
 //! them too.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -129,15 +129,12 @@ pub struct Engine {
     /// Times that we asked it how it is.
     pub probes: AtomicU64,
     outcomes: [AtomicU64; Outcome::ALL.len()],
-    /// What it did for each model, kept when it no longer serves it: counters
-    /// must not fall when it comes back. Touched by the control thread alone.
-    served: Mutex<HashMap<Arc<str>, Arc<Served>>>,
+    /// What it did for the models of each label, kept when it no longer serves
+    /// them: counters must not fall. Touched by the control thread alone.
+    served: Mutex<BTreeMap<Arc<str>, Arc<Served>>>,
 }
 
 impl Engine {
-    /// Models that one engine keeps an account of.
-    const MOST_SERVED: usize = 1000;
-
     /// An engine that comes at `now` of the fleet's clock, which began at `epoch`.
     #[must_use]
     pub fn new(
@@ -263,27 +260,27 @@ impl Engine {
         self.guessed.store(requests.to_bits(), Relaxed);
     }
 
-    /// The account of its work for `model`, made on first use.
+    /// The account of its work for models that are counted under `label`, made on
+    /// first use. There are as many as the registry has labels.
     #[must_use]
-    pub fn served(&self, model: &Arc<str>) -> Arc<Served> {
+    pub fn served(&self, label: &str) -> Arc<Served> {
         let mut served = self.lock_served();
-        if let Some(known) = served.get(model) {
+        if let Some(known) = served.get(label) {
             return Arc::clone(known);
         }
         let made = Arc::<Served>::default();
-        if served.len() < Self::MOST_SERVED {
-            served.insert(Arc::clone(model), Arc::clone(&made));
-        }
+        served.insert(Arc::from(label), Arc::clone(&made));
         made
     }
 
-    /// The accounts of all its work, for models that it no longer serves too.
-    #[must_use]
-    pub fn all_served(&self) -> Vec<Arc<Served>> {
-        self.lock_served().values().map(Arc::clone).collect()
+    /// Shows the accounts of all its work, by label, for models that it no longer
+    /// serves too.
+    pub fn each_served(&self, mut show: impl FnMut(&Arc<str>, &Arc<Served>)) {
+        let served = self.lock_served();
+        served.iter().for_each(|(label, one)| show(label, one));
     }
 
-    fn lock_served(&self) -> std::sync::MutexGuard<'_, HashMap<Arc<str>, Arc<Served>>> {
+    fn lock_served(&self) -> std::sync::MutexGuard<'_, BTreeMap<Arc<str>, Arc<Served>>> {
         // Whoever panicked left whole entries.
         self.served.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -23,7 +23,7 @@ const FAILURES: [Outcome; 4] = [
     Outcome::Unreachable,
 ];
 
-/// One engine's work for one model, since it was first seen.
+/// One engine's work for the models of one label, since it was first seen.
 #[derive(Debug, Default)]
 pub struct Served {
     picked: AtomicU64,
@@ -102,6 +102,12 @@ impl Served {
     #[must_use]
     pub fn ended(&self, outcome: Outcome) -> u64 {
         self.outcomes[outcome as usize].load(Relaxed)
+    }
+
+    /// Whether there is anything to tell of it.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        self.outcomes.iter().any(|count| count.load(Relaxed) > 0)
     }
 
     /// Tokens of an answer, the mean of all so far.
@@ -250,9 +256,9 @@ fn engine_sums(fleet: &super::Snapshot) -> HashMap<u64, Sums> {
     let mut all: HashMap<u64, Sums> = HashMap::new();
     for candidate in fleet.all.candidates.list() {
         let sums = all.entry(candidate.engine.key).or_default();
-        for served in candidate.engine.all_served() {
+        candidate.engine.each_served(|_, served| {
             *sums = sums.combine(served.sums(), u64::saturating_add);
-        }
+        });
     }
     all
 }

@@ -102,6 +102,7 @@ impl Attempt<'_> {
             let gone = std::io::Error::other("the request cannot be sent again");
             return Err(Fault::Broken(gone));
         };
+        self.overhead.set(None);
         let asked = self.outgoing.asks(engine);
         let (mut head, link, reading, first_by) = self.head(engine, sending, picked_at).await?;
         if let Some(answers) = asked {

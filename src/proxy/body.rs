@@ -244,6 +244,16 @@ impl Relay {
     }
 }
 
+/// Nobody asks for more while the client takes nothing: then what drops an
+/// answer that has not ended may be the time of the whole.
+impl Drop for Relay {
+    fn drop(&mut self) {
+        if self.slot.is_some() && self.serving.deadline().is_over() {
+            self.meter.breaks_off(&Fault::Expired);
+        }
+    }
+}
+
 impl Body for ObservedBody {
     type Data = Bytes;
     type Error = Fault;

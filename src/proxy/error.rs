@@ -132,7 +132,7 @@ impl ProxyError {
     #[must_use]
     pub fn ending(&self) -> Ending {
         match self {
-            Self::BodyBroke(_) => Ending::ClientGone,
+            Self::BodyBroke(_) | Self::BodyLate => Ending::ClientGone,
             Self::EngineFailed(_) | Self::EngineLate => Ending::EngineFailed,
             Self::Expired => Ending::Deadline,
             _ => Ending::Refused,

@@ -82,6 +82,7 @@ impl Exchange<'_> {
             Flow::Tunnel(link, reading) => {
                 // It answered: as a probe it has told enough.
                 slot.delivered(0, std::time::Instant::now());
+                // As far as it is seen; it is told of when the tunnel has ended.
                 held.meter.completes();
                 let counted = (slot.ending(Outcome::Success), held.meter, held.permit);
                 return tunnel(head, (link, reading), held.serving, Box::new(counted));

@@ -28,7 +28,7 @@ pub struct Meter {
     last: Instant,
     /// When the answer had been given to its end.
     ended: Option<Instant>,
-    pieces: u64,
+    pieces: u32,
     bytes: u64,
     itl: LocalBuckets,
     is_stream: bool,
@@ -118,8 +118,10 @@ impl Meter {
         self.status = error.status().as_u16();
         if let Some(account) = self.account() {
             account.ending = match error {
-                // It was sent, and nobody could be reached.
-                ProxyError::ModelUnavailable { .. } | ProxyError::NoEngine
+                // Engines were asked, and there was nobody left.
+                ProxyError::ModelUnavailable { .. }
+                | ProxyError::NoEngine
+                | ProxyError::Refused(_)
                     if account.attempts > 0 =>
                 {
                     Ending::EngineFailed
@@ -153,6 +155,13 @@ impl Meter {
         }
     }
 
+    /// The client asks for an event stream, or does not.
+    pub fn asks_stream(&mut self, asks: bool) {
+        if let Some(account) = self.account() {
+            account.asks_stream = asks;
+        }
+    }
+
     /// The answer is an event stream.
     pub fn streams(&mut self) {
         self.is_stream = true;
@@ -169,7 +178,7 @@ impl Meter {
     /// One piece of the answer's body passes.
     pub fn piece(&mut self, data: &[u8], now: Instant) {
         self.bytes += data.len() as u64;
-        self.pieces += 1;
+        self.pieces = self.pieces.saturating_add(1);
         self.usage.look(data, self.is_stream);
         if self.first.is_some() {
             let gap = now.saturating_duration_since(self.last);
@@ -197,10 +206,10 @@ impl Meter {
     /// Adds what is known at the end to the engine's account.
     fn settle(&self, served: &Served) {
         if let (true, Some(first)) = (self.is_stream, self.first) {
-            served.streamed(self.pieces - 1, self.last - first);
+            served.streamed(u64::from(self.pieces - 1), self.last - first);
         }
         let metrics = &self.model.metrics;
-        if let Some(input) = self.usage.input {
+        if let Some(input) = self.usage.input.map(u64::from) {
             metrics.input_tokens.observe(input);
             served.input_tokens.fetch_add(input, Relaxed);
         }
@@ -229,11 +238,12 @@ impl Meter {
             account.status = status;
             account.model = model;
             account.first = first;
-            account.pieces = pieces;
+            account.pieces = u64::from(pieces);
             account.response_bytes = bytes;
             account.is_stream = is_stream;
-            account.input_tokens = usage.input;
-            account.output_tokens = usage.output.or(counted);
+            account.input_tokens = usage.input.map(u64::from);
+            account.output_tokens = usage.output.map(u64::from);
+            account.counted_tokens = counted;
         }
     }
 }

@@ -27,7 +27,7 @@ use super::error::ProxyError;
 use super::headers;
 use super::meter::Meter;
 use super::retry::RetryBudget;
-use super::verdict::{Cause, Repeat, Verdict, told, word};
+use super::verdict::{CLIENT_BROKE_OFF, Cause, Repeat, Verdict, told, word};
 
 /// The pause before the same engine is asked again: any up to the first, doubled
 /// each time, up to the second.
@@ -158,6 +158,11 @@ impl Sending<'_> {
                 meter.tried(Ok(answered.head.status.as_u16()));
                 self.answered(Answer { answered, slot }, tries)
             }
+            // No engine is late that has not been told all.
+            Err(Fault::Silent) if upload.as_ref().is_some_and(Upload::awaits_client) => {
+                meter.tried(Err(CLIENT_BROKE_OFF));
+                Err(ProxyError::BodyLate)
+            }
             Err(fault) => {
                 meter.tried(Err(word(&fault)));
                 let url = engine.url.text();
@@ -193,10 +198,6 @@ impl Sending<'_> {
 
     /// No answer has come.
     fn failed(&self, fault: Fault, slot: InFlight, tries: &mut Tries) -> Next {
-        let awaits_client = tries.upload.as_ref().is_some_and(Upload::awaits_client);
-        if matches!(fault, Fault::Silent) && awaits_client {
-            return Err(ProxyError::BodyLate);
-        }
         let verdict = Verdict::of_fault(&fault);
         slot.settle(verdict.outcome);
         let is_repeated = match verdict.repeat {

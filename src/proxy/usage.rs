@@ -7,8 +7,6 @@ use std::sync::LazyLock;
 
 use memchr::memmem::Finder;
 
-/// More tokens than this no request has; whoever tells of more is not believed.
-const MOST: u64 = 1 << 32;
 /// Bytes after the key that are looked at: the counts come first.
 const WINDOW: usize = 512;
 
@@ -18,10 +16,11 @@ static EVENT_END: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\n\
 /// Tokens of one request.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Usage {
-    /// Of the prompt, when told.
-    pub(super) input: Option<u64>,
+    /// Of the prompt, when told; more than this type has no request has, and
+    /// whoever tells of more is not believed.
+    pub(super) input: Option<u32>,
     /// Generated, when told.
-    pub(super) output: Option<u64>,
+    pub(super) output: Option<u32>,
     /// Events that have passed.
     pub(super) events: u64,
 }
@@ -58,18 +57,18 @@ impl Usage {
 
     /// Generated tokens: as told, else about one for each event but `[DONE]`.
     pub(super) fn generated(&self) -> u64 {
-        self.output.unwrap_or(self.events.saturating_sub(1))
+        self.output.map_or(self.events.saturating_sub(1), u64::from)
     }
 }
 
 /// The number at the front, if its end is seen too.
-fn number(text: &[u8]) -> Option<u64> {
-    let mut value: Option<u64> = None;
+fn number(text: &[u8]) -> Option<u32> {
+    let mut value: Option<u32> = None;
     for byte in text.trim_ascii_start() {
         if !byte.is_ascii_digit() {
-            return value.filter(|tokens| *tokens <= MOST);
+            return value;
         }
-        let digit = u64::from(byte - b'0');
+        let digit = u32::from(byte - b'0');
         value = Some(value.unwrap_or(0).checked_mul(10)?.checked_add(digit)?);
     }
     None
@@ -103,7 +102,7 @@ mod tests {
         ] {
             let usage = seen(&[body], false);
             assert_eq!((usage.input, usage.output), (Some(input), Some(output)));
-            assert_eq!(usage.generated(), output);
+            assert_eq!(usage.generated(), u64::from(output));
         }
     }
 

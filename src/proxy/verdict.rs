@@ -102,6 +102,9 @@ pub fn told(fault: &Fault) -> ProxyError {
     }
 }
 
+/// The word for a client that does not send all of its body.
+pub const CLIENT_BROKE_OFF: &str = "client_broke_off";
+
 /// A fault in one word, as it is logged and traced.
 #[must_use]
 pub fn word(fault: &Fault) -> &'static str {
@@ -109,7 +112,7 @@ pub fn word(fault: &Fault) -> &'static str {
         Fault::Unsent(_) => "unreachable",
         Fault::Stale | Fault::Broken(_) => "connection_broken",
         Fault::Protocol(_) => "protocol_error",
-        Fault::Client(_) => "client_broke_off",
+        Fault::Client(_) => CLIENT_BROKE_OFF,
         Fault::Silent | Fault::Overdue => "engine_timeout",
         Fault::Expired => "deadline_exceeded",
         Fault::NoSocket(_) => "no_socket",

@@ -6,7 +6,7 @@
 
 use std::cell::Cell;
 
-use http::header::{HeaderMap, HeaderName, HeaderValue};
+use http::header::{HeaderMap, HeaderName};
 
 /// The field that names trace and span.
 pub const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
@@ -135,14 +135,12 @@ impl Sampler {
 }
 
 /// A request's span, and those around it.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Copy)]
 pub struct Traced {
     /// Our span for the request.
     pub own: TraceContext,
     /// The client's span.
     pub parent: Option<u64>,
-    /// What others keep of the trace.
-    pub state: Option<HeaderValue>,
 }
 
 impl Traced {
@@ -154,7 +152,6 @@ impl Traced {
             Some(client) => Self {
                 own: TraceContext { span, ..client },
                 parent: Some(client.span),
-                state: headers.get(TRACESTATE).cloned(),
             },
             None => {
                 let trace = fastrand::u128(1..);
@@ -163,7 +160,6 @@ impl Traced {
                 Self {
                     own: TraceContext { trace, span, flags },
                     parent: None,
-                    state: None,
                 }
             }
         }
@@ -171,7 +167,7 @@ impl Traced {
 
     /// What engines are told.
     #[must_use]
-    pub fn onward(&self) -> Onward {
+    pub fn onward(self) -> Onward {
         Onward {
             context: Cell::new(self.own),
             keeps_state: self.parent.is_some(),
@@ -210,6 +206,7 @@ impl Onward {
 
 #[cfg(test)]
 mod tests {
+    use http::header::HeaderValue;
     use proptest::prelude::*;
 
     use super::*;

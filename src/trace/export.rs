@@ -20,7 +20,8 @@ use crate::metrics::Telling;
 
 /// Batches that workers may hand over before they are taken up.
 pub const QUEUE: usize = 64;
-/// Spans that wait to be sent; with their requests' accounts some 3 MiB.
+/// Spans that wait to be sent; with their requests' accounts some 4 MiB, and 12
+/// if each request has one span and texts as long as they may be.
 pub const WAITING: usize = 4096;
 /// Spans of one batch, and how long the first of them waits.
 const BATCH: (usize, Duration) = (512, Duration::from_secs(5));

@@ -13,13 +13,16 @@ use super::context::Traced;
 use super::otlp::{CLIENT, ERROR, KeyValue, SERVER, Span, Status, Value};
 use crate::account::{Account, CLIENT_CLOSED, Ending, Trace, Try};
 
-/// What a path asks of a model: the well-known names of operations.
-const OPERATIONS: [(&str, &str); 5] = [
-    ("/v1/chat/completions", "chat"),
-    ("/v1/completions", "text_completion"),
-    ("/v1/embeddings", "embeddings"),
-    ("/v1/messages", "chat"),
-    ("/v1/responses", "chat"),
+/// What a path asks of a model: the path, the well-known name of the operation,
+/// and whose API it is; who answers it, it does not tell.
+struct Operation(&'static str, &'static str, &'static str);
+
+const OPERATIONS: [Operation; 5] = [
+    Operation("/v1/chat/completions", "chat", "openai"),
+    Operation("/v1/completions", "text_completion", "openai"),
+    Operation("/v1/embeddings", "embeddings", "openai"),
+    Operation("/v1/messages", "chat", "anthropic"),
+    Operation("/v1/responses", "chat", "openai"),
 ];
 
 /// Flags of a span: that it is told whether its parent is another process's,
@@ -32,7 +35,12 @@ pub fn spans(account: &Account, out: &mut Vec<Span>) {
     let Trace::Ours(traced) = &account.trace else {
         return;
     };
-    let writing = Writing { account, traced };
+    let mut all = OPERATIONS.iter();
+    let writing = Writing {
+        account,
+        traced,
+        asked: all.find(|Operation(path, ..)| *path == account.path),
+    };
     out.push(writing.server());
     let tries = account.tries.iter().enumerate();
     out.extend(tries.map(|(at, one)| writing.client(at, one)));
@@ -41,6 +49,9 @@ pub fn spans(account: &Account, out: &mut Vec<Span>) {
 struct Writing<'a> {
     account: &'a Account,
     traced: &'a Traced,
+    /// What its path asks for, if it is one of few: a span's name must have few
+    /// values.
+    asked: Option<&'static Operation>,
 }
 
 /// Attributes; what is unknown is left out.
@@ -67,7 +78,8 @@ impl Writing<'_> {
         self.method(&mut of);
         of.add("url.path", &*account.path);
         of.add("url.scheme", "http");
-        of.maybe("http.route", self.route());
+        let route = self.asked.map(|Operation(path, ..)| *path);
+        of.maybe("http.route", route);
         // No answer was sent to a client that left before there was one.
         let status = Some(account.status).filter(|status| *status != CLIENT_CLOSED);
         of.maybe("http.response.status_code", status.map(u64::from));
@@ -87,14 +99,14 @@ impl Writing<'_> {
         let error = self.error();
         of.maybe("error.type", error.as_deref());
         Span {
-            name: named(&account.method, self.route()),
+            name: named(&account.method, route),
             kind: SERVER,
             span_id: bytes(self.traced.own.span),
             parent_span_id: self.traced.parent.map_or_else(Vec::new, bytes),
             start_time_unix_nano: self.nanos(account.began),
             end_time_unix_nano: self.nanos(account.ended),
             attributes: of.0,
-            status: error.map(failed),
+            status: error.map(|_| failed()),
             ..self.of_trace(if self.traced.parent.is_some() {
                 LOCALITY | REMOTE
             } else {
@@ -119,8 +131,6 @@ impl Writing<'_> {
     /// The span of one try.
     fn client(&self, at: usize, one: &Try) -> Span {
         let account = self.account;
-        let is_given = account.given == Some(at);
-        let operation = self.operation();
         let model = account.model.as_deref();
         let url = &one.engine.url;
         let mut of = Attributes::default();
@@ -129,29 +139,30 @@ impl Writing<'_> {
         of.add("server.port", u64::from(url.port()));
         let base = url.text().trim_end_matches('/');
         of.add("url.full", &*format!("{base}{}", account.path));
-        let resent = u64::try_from(at).ok().filter(|at| *at > 0);
-        of.maybe("http.request.resend_count", resent);
+        let resent = Some(one.number).filter(|number| *number > 0);
+        of.maybe("http.request.resend_count", resent.map(u64::from));
         of.maybe("http.response.status_code", one.status.map(u64::from));
-        if let Some(operation) = operation {
-            of.add("gen_ai.operation.name", operation);
-            // Whose API is spoken; who answers it, it does not tell.
-            of.add("gen_ai.provider.name", "openai");
+        if let Some(Operation(_, operation, provider)) = self.asked {
+            of.add("gen_ai.operation.name", *operation);
+            of.add("gen_ai.provider.name", *provider);
             of.maybe("gen_ai.request.model", model);
+            of.add("gen_ai.request.stream", account.asks_stream);
+            if account.given == Some(at) {
+                self.answer(one, &mut of);
+            }
         }
-        let mut error = one.fault.map(str::to_owned);
-        if is_given {
-            self.answer(one, &mut of);
-            let is_broken = account.ending == Ending::EngineFailed;
-            error = account.error.filter(|_| is_broken).map(str::to_owned);
-        }
+        // What ended the request ended a try that went on.
+        let is_cut = one.ended.is_none() && account.ending != Ending::Complete;
+        let cut = is_cut.then(|| account.error.unwrap_or(account.ending.word()));
         let bad = one.status.filter(|status| *status >= 400);
+        let error = one.fault.or(cut).map(str::to_owned);
         let error = error.or_else(|| bad.map(|status| status.to_string()));
         of.maybe("error.type", error.as_deref());
         Span {
-            name: match (operation, model) {
-                (Some(operation), Some(model)) => format!("{operation} {model}"),
-                (Some(operation), None) => operation.to_owned(),
-                (None, _) => named(&account.method, self.route()),
+            name: match (self.asked, model) {
+                (Some(Operation(_, operation, _)), Some(model)) => format!("{operation} {model}"),
+                (Some(Operation(_, operation, _)), None) => (*operation).to_owned(),
+                (None, _) => named(&account.method, None),
             },
             kind: CLIENT,
             span_id: bytes(one.span),
@@ -159,7 +170,7 @@ impl Writing<'_> {
             start_time_unix_nano: self.nanos(one.began),
             end_time_unix_nano: self.nanos(one.ended.unwrap_or(account.ended)),
             attributes: of.0,
-            status: error.map(failed),
+            status: error.map(|_| failed()),
             ..self.of_trace(LOCALITY)
         }
     }
@@ -167,10 +178,6 @@ impl Writing<'_> {
     /// What the engine's answer told.
     fn answer(&self, one: &Try, of: &mut Attributes) {
         let account = self.account;
-        if self.operation().is_none() {
-            return;
-        }
-        of.add("gen_ai.request.stream", account.is_stream);
         let first = account.first.filter(|_| account.is_stream);
         let ttft = first.map(|first| first.saturating_duration_since(one.began));
         of.maybe(
@@ -191,28 +198,10 @@ impl Writing<'_> {
         }
     }
 
-    fn operation(&self) -> Option<&'static str> {
-        let mut all = OPERATIONS.iter();
-        let found = all.find(|(path, _)| *path == self.account.path)?;
-        Some(found.1)
-    }
-
-    /// The path if it is one of few: a span's name must have few values.
-    fn route(&self) -> Option<&'static str> {
-        let mut all = OPERATIONS.iter();
-        let found = all.find(|(path, _)| *path == self.account.path)?;
-        Some(found.0)
-    }
-
     fn of_trace(&self, flags: u32) -> Span {
-        let state = self
-            .traced
-            .state
-            .as_ref()
-            .and_then(|state| state.to_str().ok());
         Span {
             trace_id: self.traced.own.trace.to_be_bytes().to_vec(),
-            trace_state: state.unwrap_or_default().to_owned(),
+            trace_state: self.account.state.clone(),
             flags: flags | u32::from(self.traced.own.flags),
             ..Span::default()
         }
@@ -230,9 +219,10 @@ fn bytes(span: u64) -> Vec<u8> {
     span.to_be_bytes().to_vec()
 }
 
-fn failed(message: String) -> Status {
+/// Why is told by `error.type`: a message is for what that cannot say.
+fn failed() -> Status {
     Status {
-        message,
+        message: String::new(),
         code: ERROR,
     }
 }
@@ -269,5 +259,95 @@ fn version(version: Version) -> &'static str {
         Version::HTTP_10 => "1.0",
         Version::HTTP_2 => "2",
         _ => "1.1",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use http::HeaderMap;
+
+    use super::*;
+    use crate::account::MOST_TRIES;
+    use crate::fleet::{Engine, EngineUrl};
+    use crate::trace::context::Sampler;
+
+    fn account(path: &str) -> Account {
+        let mut account = Account::new(Instant::now());
+        account.take_path(path);
+        let traced = Traced::begin(&HeaderMap::new(), Sampler::new(1.0));
+        account.trace = Trace::Ours(traced);
+        account
+    }
+
+    fn engine() -> Arc<Engine> {
+        let url = EngineUrl::parse("http://e").unwrap();
+        let now = (Instant::now(), Duration::ZERO);
+        Arc::new(Engine::new(url, 1, now, &Arc::default()))
+    }
+
+    fn told(account: &Account) -> Vec<Span> {
+        let mut list = Vec::new();
+        spans(account, &mut list);
+        list
+    }
+
+    fn attribute<'a>(span: &'a Span, key: &str) -> Option<&'a Value> {
+        let found = span.attributes.iter().find(|one| one.key == key)?;
+        found.value.as_ref()?.value.as_ref()
+    }
+
+    #[test]
+    fn an_api_is_named_by_its_maker() {
+        for (path, provider) in [
+            ("/v1/chat/completions", Some("openai")),
+            ("/v1/messages", Some("anthropic")),
+            ("/v1/models", None),
+        ] {
+            let mut account = account(path);
+            account.tries(&engine(), account.began, 1);
+            let spans = told(&account);
+            let provider = provider.map(Value::from);
+            let named = attribute(&spans[1], "gen_ai.provider.name");
+            assert_eq!(named, provider.as_ref(), "{path}");
+        }
+    }
+
+    #[test]
+    fn only_tokens_that_were_told_are_told_on() {
+        let mut account = account("/v1/chat/completions");
+        let engine = engine();
+        account.tries(&engine, account.began, 1);
+        account.gives(&engine);
+        account.counted_tokens = Some(7);
+        let key = "gen_ai.usage.output_tokens";
+        assert_eq!(attribute(&told(&account)[1], key), None);
+        account.output_tokens = Some(8);
+        assert_eq!(attribute(&told(&account)[1], key), Some(&Value::Int(8)));
+    }
+
+    #[test]
+    fn the_last_of_many_tries_is_the_one_that_answered() {
+        let mut account = account("/v1/chat/completions");
+        let engine = engine();
+        for span in 1..=20 {
+            account.tries(&engine, account.began, span);
+            account.tried(Err("unreachable"), account.began);
+        }
+        account.tries(&engine, account.began, 21);
+        account.tried(Ok(200), account.began);
+        account.gives(&engine);
+        account.ending = Ending::Complete;
+        let spans = told(&account);
+        assert_eq!(spans.len(), 1 + MOST_TRIES);
+        let last = &spans[MOST_TRIES];
+        assert_eq!(
+            (last.span_id.as_slice(), &last.status),
+            (&21u64.to_be_bytes()[..], &None)
+        );
+        let resent = attribute(last, "http.request.resend_count");
+        assert_eq!(resent, Some(&Value::Int(20)));
     }
 }

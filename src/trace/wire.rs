@@ -86,10 +86,12 @@ pub(super) fn tls(collector: &Collector) -> io::Result<Option<TlsConnector>> {
     let found = rustls_native_certs::load_native_certs();
     let (good, _) = roots.add_parsable_certificates(found.certs);
     if good == 0 {
-        return Err(io::Error::other(
-            "this system trusts no certificates: install ca-certificates, or name a file in \
-             SSL_CERT_FILE",
-        ));
+        let error = found.errors.first().map(ToString::to_string);
+        return Err(io::Error::other(format!(
+            "no certificate that is trusted could be read ({}): install ca-certificates, or name \
+             a file in SSL_CERT_FILE or a folder in SSL_CERT_DIR",
+            error.as_deref().unwrap_or("there is none")
+        )));
     }
     let provider = Arc::new(ring::default_provider());
     let mut config = ClientConfig::builder_with_provider(provider)
@@ -122,7 +124,8 @@ impl Wire {
             out.put_u8(0);
             out.put_u32(u32::try_from(length).unwrap_or(u32::MAX));
         }
-        out.put_slice(&message.encode_to_vec());
+        // A buffer that grows takes everything.
+        let _ = message.encode(&mut out);
         out.freeze()
     }
 
@@ -154,15 +157,13 @@ impl Wire {
             }
         }
         .into_parts();
-        let nonsense = |error: Box<dyn std::error::Error + Send + Sync>| {
-            PostError::Nonsense(error.to_string())
-        };
-        let body = Limited::new(body, MOST).collect().await.map_err(nonsense)?;
-        // All of the answer has come: the connection may be used again.
-        self.open = Some(open);
         if head.status != StatusCode::OK {
+            // What else it says nobody reads, and the connection goes with it.
             return Err(PostError::Status(head.status));
         }
+        let body = Limited::new(body, MOST).collect().await.map_err(unread)?;
+        // All of the answer has come: the connection may be used again.
+        self.open = Some(open);
         let trailers = body.trailers().cloned().unwrap_or_default();
         let mut message = body.to_bytes();
         if self.collector.speaks == Otlp::Grpc {
@@ -232,6 +233,14 @@ impl Wire {
                 Ok(Open::Http1(sender))
             }
         }
+    }
+}
+
+/// Why an answer could not be read to its end.
+fn unread(error: Box<dyn std::error::Error + Send + Sync>) -> PostError {
+    match error.downcast::<hyper::Error>() {
+        Ok(broken) => PostError::Broken(*broken),
+        Err(other) => PostError::Nonsense(other.to_string()),
     }
 }
 

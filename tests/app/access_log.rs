@@ -1,16 +1,19 @@
 //! The access log: a line for each request that has ended, whoever ended it.
 
 use std::collections::BTreeMap;
+use std::io::Write as _;
+use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
-use std::process::Stdio;
+use std::process::{Child, Stdio};
 use std::time::Duration;
 
 use pilotfish::config::{AccessLog, Config, LineForm, LogTarget};
 use pilotfish::sim::faults::Fault;
 use serde_json::Value;
 
+use crate::binary::{free_port, signal};
 use crate::support::engine::RawEngine;
-use crate::support::{Folder, TestApp, eventually, post, sim};
+use crate::support::{Client, Folder, TestApp, eventually, post, sim};
 
 /// What must never be in a line.
 const CANARY: &str = "canary-7f3a";
@@ -276,6 +279,90 @@ fn a_client_that_leaves_ended_it() {
     says(&line, &[("attempts", 0.into()), ("model", Value::Null)]);
 }
 
+/// The client's own doing, though an engine has the request.
+#[test]
+fn a_client_that_does_not_go_on_with_its_body_ended_it() {
+    let engine = RawEngine::start(|mut conn| {
+        conn.head();
+        conn.closed();
+    });
+    let change = |config: &mut Config| config.settings.timeouts.client_body_idle = SHORT;
+    let unfinished = "POST /other HTTP/1.1\r\nhost: x\r\ncontent-length: 99999\r\n\r\n{";
+    let said = (408, 1, "client_gone", Some("request_timeout"));
+    ends("body late", &[engine.url()], change, unfinished, said);
+}
+
+#[test]
+fn who_is_asked_in_vain_before_the_others_are_full_is_to_blame() {
+    let (engine, _go) = RawEngine::stepped(1000);
+    let engines = [nobody(), engine.url()];
+    let logged = Logged::new("then full", &engines, |config| {
+        config.settings.admission.max_per_engine = Some(1);
+    });
+    // One of two in a row begins with nobody, and both end with the other one.
+    let mut streams = Vec::new();
+    for _ in 0..2 {
+        let mut client = logged.app().connect();
+        client.write(chat("\"stream\":true,").as_bytes());
+        streams.push(client);
+    }
+    let line = logged.line();
+    says(&line, &words([("ended", "engine_failed")]));
+    says(&line, &[("attempts", 1.into()), ("status", 429.into())]);
+}
+
+#[test]
+fn a_time_that_is_up_is_told_though_the_client_takes_nothing() {
+    let engine = RawEngine::start(|mut conn| {
+        if conn.request().is_some() {
+            conn.stream_head();
+            let data = format!("10000\r\n{}\r\n", "x".repeat(0x10000));
+            while conn.stream.write_all(data.as_bytes()).is_ok() {}
+        }
+    });
+    let logged = Logged::new("slow", &[engine.url()], |config| {
+        config.settings.timeouts.total = Some(Duration::from_secs(1));
+        // Later: if not all is stuck by then, the answer's end is.
+        config.settings.timeouts.client_write_stall = Duration::from_secs(5);
+    });
+    let mut client = logged.app().connect();
+    client.write(chat("\"stream\":true,").as_bytes());
+    let line = logged.line();
+    let said = [("ended", "deadline"), ("error", "deadline_exceeded")];
+    says(&line, &words(said));
+    says(&line, &[("status", 200.into())]);
+}
+
+/// A tunnel is told of when it has ended; what passed is not seen.
+#[test]
+fn tunnels_are_told_of() {
+    let engine = RawEngine::start(|mut conn| {
+        if conn.head().is_some() {
+            conn.write("HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\nhello");
+            conn.closed();
+        }
+    });
+    for (name, is_left, ended) in [("left", true, "complete"), ("cut", false, "stopped")] {
+        let mut logged = Logged::new(name, &[engine.url()], |_| {});
+        let mut client = logged.app().connect();
+        client.write(b"GET /v1/realtime HTTP/1.1\r\nhost: x\r\nconnection: Upgrade\r\nupgrade: websocket\r\n\r\n");
+        client.until("hello");
+        assert!(logged.lines().is_empty());
+        if is_left {
+            drop(client);
+            logged.line();
+        }
+        logged.app.take().unwrap().drain();
+        let line = logged.line();
+        says(&line, &words([("ended", ended)]));
+        says(
+            &line,
+            &[("status", 101.into()), ("response_bytes", Value::Null)],
+        );
+        says(&line, &[("request_bytes", Value::Null)]);
+    }
+}
+
 #[test]
 fn what_we_cut_when_stopping_is_told_and_nothing_is_lost() {
     let (engine, _go) = RawEngine::stepped(1000);
@@ -355,34 +442,50 @@ fn a_log_that_cannot_be_opened_keeps_us_from_starting() {
     );
 }
 
+/// The binary with these flags, and a chat that it answers.
+fn started(engine: &str, flags: &str) -> (Child, impl Fn() + use<>) {
+    let port = free_port();
+    let flags = format!(
+        "--host 127.0.0.1 --port {port} --service-discovery static --routing-logic roundrobin \
+         --static-models m --drain-settle 0 --static-backends {engine} {flags}"
+    );
+    let child = crate::binary::pilotfish()
+        .args(flags.split_whitespace())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let address = SocketAddr::from(([127, 0, 0, 1], port));
+    eventually("it listens", || TcpStream::connect(address).is_ok());
+    let ask = move || {
+        let mut client = Client::connect(address);
+        client.write(chat("").as_bytes());
+        assert_eq!(client.answer().unwrap().status, 200);
+    };
+    (child, ask)
+}
+
+/// The binary: SIGHUP means files, and harms nobody who has none.
+#[test]
+fn a_hangup_without_files_is_nothing() {
+    let engine = sim(None);
+    for flags in ["", "--access-log -"] {
+        let (mut child, ask) = started(&engine.url(), flags);
+        signal(&child, "-HUP");
+        // It is delivered before the next one is.
+        ask();
+        signal(&child, "-TERM");
+        assert!(child.wait().unwrap().success(), "{flags}");
+    }
+}
+
 /// The binary: a log that is moved away is begun anew on SIGHUP.
 #[test]
 fn a_log_is_rotated() {
     let engine = sim(None);
     let folder = Folder::new("access-rotate");
     let (file, moved) = (folder.path("access.log"), folder.path("access.log.1"));
-    let port = crate::binary::free_port();
-    let flags = format!(
-        "--host 127.0.0.1 --port {port} --service-discovery static --routing-logic roundrobin \
-         --static-models m --drain-settle 0 --static-backends {} --access-log {}",
-        engine.url(),
-        file.display()
-    );
-    let mut child = crate::binary::pilotfish()
-        .args(flags.split_whitespace())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    let address = ("127.0.0.1", port);
-    eventually("it listens", || {
-        std::net::TcpStream::connect(address).is_ok()
-    });
-    let ask = || {
-        let address = format!("127.0.0.1:{port}").parse().unwrap();
-        let mut client = crate::support::Client::connect(address);
-        client.write(chat("").as_bytes());
-        assert_eq!(client.answer().unwrap().status, 200);
-    };
+    let (mut child, ask) = started(&engine.url(), &format!("--access-log {}", file.display()));
     let lines = |file: &std::path::Path| {
         std::fs::read_to_string(file).map_or(0, |text| text.lines().count())
     };
@@ -391,20 +494,13 @@ fn a_log_is_rotated() {
     std::fs::rename(&file, &moved).unwrap();
     ask();
     eventually("a line in the old file", || lines(&moved) == 2);
-    let signal = |name: &str| {
-        let pid = child.id().to_string();
-        let sent = std::process::Command::new("kill")
-            .args([name, &pid])
-            .status();
-        assert!(sent.unwrap().success());
-    };
-    signal("-HUP");
+    signal(&child, "-HUP");
     eventually("a new file", || file.exists());
     ask();
     eventually("a line in the new file", || lines(&file) == 1);
     ask();
     // The last line is not lost.
-    signal("-TERM");
+    signal(&child, "-TERM");
     assert!(child.wait().unwrap().success());
     assert_eq!((lines(&file), lines(&moved)), (2, 2));
 }

@@ -15,7 +15,7 @@ fn output(flags: &str) -> Output {
     pilotfish().args(flags.split_whitespace()).output().unwrap()
 }
 
-fn signal(child: &Child, name: &str) {
+pub(crate) fn signal(child: &Child, name: &str) {
     let sent = Command::new("kill")
         .args([name, &child.id().to_string()])
         .status();

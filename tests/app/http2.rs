@@ -12,7 +12,7 @@ use crate::support::engine::RawEngine;
 use crate::support::{TestApp, eventually};
 
 /// Runs a test with one HTTP/2 connection to the app.
-fn with_h2<F: Future<Output = ()>>(
+pub(crate) fn with_h2<F: Future<Output = ()>>(
     app: &TestApp,
     test: impl FnOnce(SendRequest<bytes::Bytes>) -> F,
 ) {
@@ -34,7 +34,7 @@ fn with_h2<F: Future<Output = ()>>(
     });
 }
 
-fn post(body: &str) -> Request<()> {
+pub(crate) fn post(body: &str) -> Request<()> {
     Request::post("http://x/v1/chat/completions")
         .version(Version::HTTP_2)
         .header("content-type", "application/json")

@@ -153,10 +153,7 @@ fn answers_without_bodies_stay_without() {
                 assert_eq!(answer.field("content-length"), Some("7"));
             }
         }
-        assert!(
-            engine.connections() <= 3,
-            "one for the model list, one for the metrics, one reused"
-        );
+        assert_eq!(app.metric("pilotfish_upstream_reuses_total") as u64, 1);
     }
 }
 
@@ -328,10 +325,6 @@ fn connections_to_engines_are_reused() {
         let answer = client.answer().unwrap();
         assert!(answer.whole && answer.text().ends_with("data: [DONE]\n\n"));
     }
-    assert!(
-        app.metric("pilotfish_upstream_connects_total") <= 3.0,
-        "one is the model list's, one the metrics'"
-    );
     assert_eq!(app.metric("pilotfish_upstream_reuses_total") as u64, 199);
 }
 

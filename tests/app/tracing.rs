@@ -6,13 +6,15 @@ use std::process::Stdio;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use pilotfish::config::{Collector, Config, TraceSettings};
+use pilotfish::config::{AccessLog, Collector, Config, LineForm, LogTarget, TraceSettings};
+use pilotfish::sim::faults::Fault;
 use pilotfish::trace::otlp::{ERROR, ExportTraceServiceRequest, SERVER, Span, Value};
 use prost::Message as _;
 
+use crate::http2::with_h2;
 use crate::support::collector::Grpc;
 use crate::support::engine::{RawEngine, Seen};
-use crate::support::{Client, TestApp, eventually, post, sim};
+use crate::support::{Client, Folder, TestApp, eventually, post, sim};
 
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 const PARENT: &str = "00f067aa0ba902b7";
@@ -78,7 +80,7 @@ fn decoded(body: &[u8]) -> Vec<Span> {
     from.scope_spans[0].spans.clone()
 }
 
-fn traces(to: &str, sample: f64) -> impl FnOnce(&mut Config) {
+fn traces(to: &str, sample: f64) -> impl FnOnce(&mut Config) + use<> {
     let collector = Collector::parse(to).unwrap();
     move |config| {
         config.traces = Some(TraceSettings {
@@ -162,6 +164,14 @@ fn says(span: &Span, expected: &[(&str, &str)]) {
     }
 }
 
+/// Checks that a span has failed, and says why in one place.
+#[track_caller]
+fn assert_failed(span: &Span, why: &str) {
+    says(span, &[("error.type", why)]);
+    let status = span.status.as_ref().unwrap();
+    assert_eq!((status.code, status.message.as_str()), (ERROR, ""));
+}
+
 /// Checks the spans of the one chat with the client's trace.
 #[track_caller]
 fn check_chat(spans: &[Span], engine: &RawEngine, seen: &[Seen]) {
@@ -221,6 +231,7 @@ fn check_chat(spans: &[Span], engine: &RawEngine, seen: &[Seen]) {
             ("gen_ai.usage.output_tokens", "3"),
         ],
     );
+    says(client, &[("gen_ai.provider.name", "openai")]);
     let ttft = &attributes(client)["gen_ai.response.time_to_first_chunk"];
     assert!(ttft.parse::<f64>().unwrap() > 0.0);
     assert!(server.status.is_none() && client.status.is_none());
@@ -292,6 +303,37 @@ fn a_collector_may_speak_tls() {
     check_chat(&decoded(&bodies[0]), &engine, &seen.lock().unwrap());
 }
 
+/// The binary: what users of OpenTelemetry write for gRPC is something else here.
+#[test]
+fn a_port_that_is_grpcs_is_warned_of() {
+    for (endpoint, is_warned) in [
+        ("http://127.0.0.1:4317", true),
+        ("http://127.0.0.1:4318", false),
+        ("127.0.0.1:4317", false),
+    ] {
+        let port = crate::binary::free_port();
+        let flags = format!(
+            "--host 127.0.0.1 --port {port} --service-discovery static --routing-logic roundrobin \
+             --static-models m --drain-settle 0 --static-backends http://127.0.0.1:1 \
+             --otel-endpoint {endpoint}"
+        );
+        let child = crate::binary::pilotfish()
+            .args(flags.split_whitespace())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        eventually("it listens", || {
+            std::net::TcpStream::connect(("127.0.0.1", port)).is_ok()
+        });
+        crate::binary::signal(&child, "-TERM");
+        let output = child.wait_with_output().unwrap();
+        let log = String::from_utf8(output.stderr).unwrap();
+        let is_told = log.contains("for gRPC write HOST:4317");
+        assert_eq!(is_told, is_warned, "{endpoint}: {log}");
+    }
+}
+
 #[test]
 fn each_try_is_a_span() {
     let collector = Http::good();
@@ -321,7 +363,9 @@ fn each_try_is_a_span() {
         first,
         &[("http.response.status_code", "503"), ("error.type", "503")],
     );
-    assert_eq!(first.status.as_ref().unwrap().code, ERROR);
+    // The request was one for a stream, whatever this engine made of it.
+    says(first, &[("gen_ai.request.stream", "true")]);
+    assert_failed(first, "503");
     says(
         second,
         &[
@@ -388,9 +432,139 @@ fn without_a_collector_fields_pass_untouched() {
     assert_eq!(seen[0].field("tracestate").as_deref(), Some("other=1"));
 }
 
+/// Its size is the sender's choice: it must not cost others their spans.
+#[test]
+fn a_tracestate_that_is_too_long_is_passed_on_and_not_told() {
+    let collector = Http::good();
+    let (engine, seen) = witness();
+    let app = traced(&[&engine.url()], &collector.engine.url(), 0.0);
+    let long = format!("a={}", "x".repeat(60 << 10));
+    let huge = parent("01").replace("other=1", &long);
+    let two = parent("01") + "tracestate: more=2\r\n";
+    for fields in [&huge, &two] {
+        assert!(app.send(&chat(fields)).whole);
+    }
+    app.settled();
+    app.drain();
+    let states: BTreeSet<_> = collector
+        .spans()
+        .into_iter()
+        .map(|span| (span.kind, span.trace_state))
+        .collect();
+    let told = |kind| [(kind, String::new()), (kind, "other=1,more=2".to_owned())];
+    assert_eq!(
+        states,
+        [told(SERVER), told(3)].concat().into_iter().collect()
+    );
+    let posted: usize = (collector.seen.lock().unwrap().iter())
+        .map(|post| post.body.len())
+        .sum();
+    assert!(posted < 8 << 10, "{posted} bytes");
+    assert_eq!(seen.lock().unwrap()[0].field("tracestate"), Some(long));
+}
+
+/// A try that does not come to its end has failed, whoever cut it.
+#[test]
+fn tries_that_are_cut_have_failed() {
+    let collector = Http::good();
+    let silent = sim(Some(Fault::Hang));
+    let (streaming, _go) = RawEngine::stepped(1000);
+    let unread = RawEngine::start(|mut conn| {
+        conn.head();
+        conn.closed();
+    });
+    let app = |engine: &str| {
+        let collecting = traces(&collector.engine.url(), 1.0);
+        TestApp::with(&[(engine, "m")], |config| {
+            collecting(config);
+            config.settings.timeouts.total = Some(Duration::from_secs(1));
+            config.settings.timeouts.client_body_idle = Duration::from_millis(200);
+        })
+    };
+    let drained = |app: TestApp, why: &str| {
+        app.settled();
+        app.drain();
+        assert_failed(collector.spans().last().unwrap(), why);
+    };
+    // The client leaves a try that goes on.
+    let left = app(&silent.url());
+    let mut client = left.connect();
+    client.write(chat("").as_bytes());
+    eventually("it is under way", || left.in_flight() == 1);
+    drop(client);
+    drained(left, "client_gone");
+    // The time of an answer is up.
+    let late = app(&streaming.url());
+    assert_eq!(late.send(&chat("")).status, 200);
+    drained(late, "deadline_exceeded");
+    // The client does not send its body.
+    let waiting = app(&unread.url());
+    let unfinished = "POST /other HTTP/1.1\r\nhost: x\r\ncontent-length: 99999\r\n\r\n{";
+    assert_eq!(waiting.send(unfinished).status, 408);
+    drained(waiting, "client_broke_off");
+}
+
+/// What the engine does not tell is in the log, and in no span: others bill by it.
+#[test]
+fn a_client_of_http2_is_told_of_by_both() {
+    let collector = Http::good();
+    let engine = RawEngine::start(|mut conn| {
+        while conn.request().is_some() {
+            conn.stream_head();
+            conn.chunk("data: {}\n\ndata: {}\n\n");
+            conn.chunk("data: [DONE]\n\n");
+            conn.write("0\r\n\r\n");
+        }
+    });
+    let folder = Folder::new("tracing-both");
+    let file = folder.path("access.log");
+    let url = engine.url();
+    let collecting = traces(&collector.engine.url(), 1.0);
+    let app = TestApp::with(&[(&url, "m")], |config| {
+        collecting(config);
+        config.access_log = Some(AccessLog {
+            to: LogTarget::File(file.clone()),
+            form: LineForm::Json,
+        });
+    });
+    with_h2(&app, async |send| {
+        let body = r#"{"model":"m","stream":true}"#;
+        let mut send = send.ready().await.unwrap();
+        let (mut head, ()) = crate::http2::post(body).into_parts();
+        head.headers.insert("x-request-id", "r-2".parse().unwrap());
+        let request = http::Request::from_parts(head, ());
+        let (answer, mut upload) = send.send_request(request, false).unwrap();
+        upload.send_data(body.into(), true).unwrap();
+        let mut stream = answer.await.unwrap().into_body();
+        while let Some(data) = stream.data().await {
+            data.unwrap();
+        }
+    });
+    app.settled();
+    app.drain();
+    let spans = collector.spans();
+    assert_eq!(spans.len(), 2);
+    says(
+        &spans[0],
+        &[
+            ("network.protocol.version", "2"),
+            ("pilotfish.request_id", "r-2"),
+            ("pilotfish.ended", "complete"),
+        ],
+    );
+    assert!(!attributes(&spans[1]).contains_key("gen_ai.usage.output_tokens"));
+    let text = std::fs::read_to_string(&file).unwrap();
+    let line: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(line["id"], "r-2");
+    assert_eq!(line["ended"], "complete");
+    assert_eq!(line["output_tokens"], 2);
+    assert_eq!(line["trace_id"], hex(&spans[0].trace_id));
+}
+
 /// Enough requests for a batch, on one connection; each is quick.
 fn batch(app: &TestApp) {
     let mut client = app.connect();
+    let all = Instant::now();
     for _ in 0..300 {
         let began = Instant::now();
         client.write(chat("").as_bytes());
@@ -398,6 +572,11 @@ fn batch(app: &TestApp) {
         assert!(answer.status == 200 && answer.whole);
         assert!(began.elapsed() < Duration::from_secs(2));
     }
+    assert!(
+        all.elapsed() < Duration::from_secs(3),
+        "{:?}",
+        all.elapsed()
+    );
 }
 
 /// Collectors that take nothing: requests do not notice, and what is lost is
@@ -444,7 +623,7 @@ fn a_collector_that_hangs_holds_nobody_up() {
     let began = Instant::now();
     app.drain();
     assert!(
-        began.elapsed() < Duration::from_secs(10),
+        began.elapsed() < Duration::from_millis(4500),
         "{:?}",
         began.elapsed()
     );
@@ -453,9 +632,17 @@ fn a_collector_that_hangs_holds_nobody_up() {
 #[test]
 fn what_may_pass_is_posted_again_and_what_is_refused_is_counted() {
     let engine = sim(None);
-    // Busy once; then 12 of the spans are refused: partial_success {rejected_spans: 12}.
-    let collector = Http::answering_each(|number| match number {
-        0 => "HTTP/1.1 503 Busy\r\ncontent-length: 0\r\n\r\n",
+    // Busy, with a page that nobody reads; then an answer that breaks off; then 12 of
+    // the spans are refused: partial_success {rejected_spans: 12}.
+    let page = "x".repeat(100 << 10);
+    let busy = format!(
+        "HTTP/1.1 503 Busy\r\ncontent-length: {}\r\n\r\n{page}",
+        page.len()
+    );
+    let busy: &'static str = busy.leak();
+    let collector = Http::answering_each(move |number| match number {
+        0 => busy,
+        1 => "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nbroken\r\n",
         _ => "HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\n\x0a\x02\x08\x0c",
     });
     let app = traced(&[&engine.url()], &collector.engine.url(), 1.0);
@@ -465,10 +652,18 @@ fn what_may_pass_is_posted_again_and_what_is_refused_is_counted() {
     });
     assert_eq!(app.metric("pilotfish_spans_exported_total "), 500.0);
     assert_eq!(app.metric("pilotfish_spans_dropped_total "), 12.0);
+    batch(&app);
+    eventually("more are taken", || {
+        app.metric("pilotfish_spans_exported_total ") >= 1000.0
+    });
     let seen = collector.seen.lock().unwrap();
-    assert_eq!(seen.len(), 2);
-    assert_eq!(seen[0].body, seen[1].body);
-    assert_eq!(collector.engine.connections(), 1, "one connection");
+    assert_eq!(seen.len(), 4);
+    assert!(seen[0].body == seen[1].body && seen[1].body == seen[2].body);
+    assert_eq!(
+        collector.engine.connections(),
+        3,
+        "none after an error, else one"
+    );
 }
 
 /// Every kind of request there is; the documents list what its spans say.

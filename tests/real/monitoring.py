@@ -3,6 +3,7 @@
 import argparse
 import concurrent.futures
 import contextlib
+import functools
 import json
 import math
 import pathlib
@@ -13,14 +14,18 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import urllib.error
 import urllib.parse
 import urllib.request
 
+import servers
+from servers import free_ports, get, running
+
 PATIENCE = 30
-# Seconds of traffic that expressions look back upon.
-TRAFFIC = 14
+# Seconds of traffic before anything is asked: expressions look back upon ten.
+TRAFFIC = 12
 SCRAPE = "1s"
 # What a page of the reference router's names brings with it.
 COMPLAINTS = [
@@ -29,44 +34,7 @@ COMPLAINTS = [
 ]
 
 
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-def get(url):
-    with urllib.request.urlopen(url, timeout=PATIENCE) as answer:
-        return answer.read().decode()
-
-
-def eventually(what, condition):
-    deadline = time.monotonic() + PATIENCE
-    while True:
-        with contextlib.suppress(urllib.error.URLError, ConnectionError):
-            if condition():
-                return
-        assert time.monotonic() < deadline, f"never: {what}"
-        time.sleep(0.05)
-
-
-@contextlib.contextmanager
-def running(name, command):
-    """A process that is stopped, by its pid, when the block ends."""
-    with tempfile.NamedTemporaryFile("w+", prefix=name) as log:
-        process = subprocess.Popen([str(word) for word in command], stdout=log, stderr=log)
-        try:
-            yield process
-        except BaseException:
-            print(f"--- {name}\n{open(log.name).read()[-3000:]}")
-            raise
-        finally:
-            process.terminate()
-            try:
-                process.wait(10)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+eventually = functools.partial(servers.eventually, within=PATIENCE)
 
 
 def chat(port, fault=None, **body):
@@ -84,11 +52,11 @@ def chat(port, fault=None, **body):
         return error.code
 
 
-def client(port, until):
+def client(port, done):
     """Streams and whole answers, one after the other; now and then one for nobody, or one that fails."""
     statuses = set()
     for turn in range(1_000_000):
-        if time.monotonic() >= until:
+        if done.is_set():
             return statuses
         if turn % 8 == 7:
             statuses.add(chat(port, model="nobody's"))
@@ -127,54 +95,75 @@ class Prometheus:
 
     def ask(self, path, **query):
         try:
-            answer = get(f"{self.base}{path}?{urllib.parse.urlencode(query)}")
+            _, answer = get(f"{self.base}{path}?{urllib.parse.urlencode(query)}")
         except urllib.error.HTTPError as error:
             answer = error.read().decode()
         answer = json.loads(answer)
         assert answer["status"] == "success", f"{query}: {answer}"
         return answer["data"]
 
-    def values(self, expression):
-        """The numbers of an expression's result; what is no number counts as none."""
+    def results(self, expression):
+        """The labels and numbers of an expression's result; what is no number counts as none."""
         data = self.ask("query", query=expression)
-        series = [[0, data["value"]]] if data["resultType"] == "scalar" else data["result"]
-        values = [float(one["value"][1]) for one in series]
-        return [value for value in values if not math.isnan(value)]
+        series = [{"metric": {}, "value": data["value"]}] if data["resultType"] == "scalar" else data["result"]
+        results = [(one["metric"], float(one["value"][1])) for one in series]
+        return [(labels, value) for labels, value in results if not math.isnan(value)]
 
-    def is_up(self):
+    def values(self, expression):
+        return [value for _, value in self.results(expression)]
+
+    def are_up(self):
+        """Pilotfish, and Prometheus itself."""
         targets = self.ask("targets")["activeTargets"]
-        return [target["health"] for target in targets] == ["up"]
+        return [target["health"] for target in targets] == ["up", "up"]
 
 
 def expressions(dashboard):
-    """Every expression of the dashboard, with its variables replaced."""
+    """Every expression of the dashboard."""
     for panel in dashboard["panels"]:
         for target in panel.get("targets", []):
-            yield panel["title"], replaced(target["expr"])
+            yield panel["title"], target["expr"]
     for note in dashboard["annotations"]["list"]:
-        yield note["name"], replaced(note["expr"])
+        yield note["name"], note["expr"]
 
 
-def replaced(expression):
-    expression = expression.replace("$__rate_interval", "10s")
-    expression = re.sub(r'=~"\$\w+"', '=~".*"', expression)
+def replaced(expression, variables):
+    for name, value in variables.items():
+        expression = expression.replace(f"${name}", value)
     assert "$" not in expression, expression
     return expression
 
 
-def check_dashboard(prometheus, folder):
+def chosen(prometheus, dashboard):
+    """What Grafana puts in for each variable when All is chosen."""
+    variables = {"__rate_interval": "10s"}
+    for variable in dashboard["templating"]["list"]:
+        if variable["type"] != "query":
+            continue
+        selector, label = re.fullmatch(r"label_values\((.*), (\w+)\)", variable["query"]["query"]).groups()
+        found = prometheus.ask("series", **{"match[]": replaced(selector, variables)})
+        values = {series[label] for series in found if label in series}
+        assert values, variable["name"]
+        # Once for the expression, once for the string that it is in.
+        escaped = (re.escape(value).replace("\\", "\\\\") for value in sorted(values))
+        variables[variable["name"]] = variable.get("allValue", "|".join(escaped))
+    return variables
+
+
+def check_dashboard(prometheus, folder, instance):
+    """Each expression has values, and they are of ours alone: another target is scraped too."""
     dashboard = json.loads((folder / "dashboard.json").read_text())
+    variables = chosen(prometheus, dashboard)
     count = 0
     for title, expression in expressions(dashboard):
         count += 1
-        values = prometheus.values(expression)
-        assert values or title == "Configuration changes", f"{title}: nothing for {expression}"
-    for variable in dashboard["templating"]["list"]:
-        if variable["type"] == "query":
-            selector, label = re.fullmatch(r"label_values\((.*), (\w+)\)", variable["query"]["query"]).groups()
-            found = prometheus.ask("series", **{"match[]": replaced(selector)})
-            assert any(label in series for series in found), variable["name"]
-    print(f"dashboard: {count} expressions have values: ok")
+        results = prometheus.results(replaced(expression, variables))
+        assert results or title == "Configuration changes", f"{title}: nothing for {expression}"
+        for labels, _ in results:
+            assert labels.get("instance", instance) == instance, f"{title}: {labels} is not ours"
+    nobody = replaced(dict(expressions(dashboard))["Errors"], variables | {"model": "without traffic"})
+    assert prometheus.values(nobody) == [0], nobody
+    print(f"dashboard: {count} expressions have values of ours alone: ok")
 
 
 def check_alerts(prometheus):
@@ -183,7 +172,8 @@ def check_alerts(prometheus):
     rules = [rule for group in prometheus.ask("rules")["groups"] for rule in group["rules"]]
     for rule in rules:
         assert rule["health"] in ("ok", "unknown"), rule
-        value, limit = re.fullmatch(r"(.*) (?:==|>|<) ([\d.]+)", rule["query"], re.S).groups()
+        # What comes after the first limit is for when it is beyond it.
+        value = re.match(r"(.*?) (?:==|>|<) [\d.]+(?:\s|$)", rule["query"], re.S)[1]
         # The rules look further back than we have lived.
         value = re.sub(r"\[\d+m\]", "[10s]", value)
         prometheus.values(rule["query"])
@@ -193,7 +183,7 @@ def check_alerts(prometheus):
     print(f"alerts: {len(rules)} expressions have values, the dead engine's is pending: ok")
 
 
-def settings(folder, engines, manifests, port):
+def settings(folder, engines, manifests, port, prometheus_port):
     """Pilotfish's settings and Prometheus's."""
     ours = folder / "pilotfish.json"
     ours.write_text(json.dumps({
@@ -204,21 +194,25 @@ def settings(folder, engines, manifests, port):
     shutil.copy(manifests / "alerts.yaml", folder)
     theirs = folder / "prometheus.yaml"
     text = (manifests / "prometheus.yaml").read_text()
-    theirs.write_text(text.replace("15s", SCRAPE).replace("127.0.0.1:8001", f"127.0.0.1:{port}"))
+    text = text.replace("15s", SCRAPE).replace("127.0.0.1:8001", f"127.0.0.1:{port}")
+    itself = f"  - job_name: prometheus\n    static_configs:\n      - targets: ['127.0.0.1:{prometheus_port}']\n"
+    theirs.write_text(text + itself)
     return ours, theirs
 
 
 def check_all(pilotfish, tools, manifests):
     check_rules(tools, manifests)
-    port, prometheus_port, *engines = (free_port() for _ in range(5))
-    dead = engines.pop()
+    port, prometheus_port, *engines = free_ports(4)
     with contextlib.ExitStack() as stack:
+        # Its port is taken, so that nobody else is there, but nobody listens.
+        dead = stack.enter_context(socket.socket())
+        dead.bind(("127.0.0.1", 0))
         for engine in engines:
             stack.enter_context(running("engine", [
                 pilotfish, "engine", "--port", engine, "--model", "m", "--itl", "5ms", "--max-running", "3"]))
         folder = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        urls = [f"http://127.0.0.1:{one}" for one in [*engines, dead]]
-        ours, theirs = settings(folder, urls, manifests, port)
+        urls = [f"http://127.0.0.1:{one}" for one in [*engines, dead.getsockname()[1]]]
+        ours, theirs = settings(folder, urls, manifests, port, prometheus_port)
         stack.enter_context(running("pilotfish", [
             pilotfish, "--host", "127.0.0.1", "--port", port, "--engine-stats-interval", "1",
             "--drain-settle", "0", "--dynamic-config-json", ours]))
@@ -230,19 +224,27 @@ def check_all(pilotfish, tools, manifests):
         prometheus = Prometheus(prometheus_port)
         # A 503 until then.
         eventually("Prometheus is ready", lambda: get(f"http://127.0.0.1:{prometheus_port}/-/ready"))
-        until = time.monotonic() + TRAFFIC
-        with concurrent.futures.ThreadPoolExecutor(10) as clients:
-            work = [clients.submit(client, port, until) for _ in range(10)]
-            eventually("the target is up", prometheus.is_up)
-            print("Prometheus scrapes: ok")
-            # So that what is asked looks back upon nothing but traffic.
-            while time.monotonic() < until - 1:
-                time.sleep(0.1)
-            check_page(tools, get(page))
-            check_dashboard(prometheus, manifests)
+        eventually("the targets are up", prometheus.are_up)
+        print("Prometheus scrapes: ok")
+        with traffic(port):
+            check_page(tools, get(page)[1])
+            check_dashboard(prometheus, manifests, f"127.0.0.1:{port}")
             check_alerts(prometheus)
+
+
+@contextlib.contextmanager
+def traffic(port):
+    """Clients that work until the block ends, and have for a while when it begins."""
+    done = threading.Event()
+    with concurrent.futures.ThreadPoolExecutor(10) as clients:
+        work = [clients.submit(client, port, done) for _ in range(10)]
+        try:
+            time.sleep(TRAFFIC)
+            yield
+        finally:
+            done.set()
         statuses = set().union(*(one.result() for one in work))
-        assert statuses == {200, 404, 500}, statuses
+    assert statuses == {200, 404, 500}, statuses
 
 
 def main():

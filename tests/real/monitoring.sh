@@ -11,19 +11,22 @@ binary=$(realpath "${1:-target/release/pilotfish}")
 cd "$(dirname "$0")"
 cache=${PILOTFISH_CACHE:-$HOME/.cache/pilotfish}/prometheus
 
-if ! "$cache/usr/bin/promtool" --version >/dev/null 2>&1; then
-    rm -rf "$cache.new"
-    mkdir -p "$cache.new"
+works() { "$cache/usr/bin/promtool" --version >/dev/null 2>&1; }
+
+if ! works; then
+    mkdir -p "$(dirname "$cache")"
     (
-        cd "$cache.new"
+        new=$(mktemp -d "$cache.XXXXXX")
+        trap 'rm -rf "$new"' EXIT
+        cd "$new"
         # A list of packages that is too old names one that is gone.
         apt-get download -qq prometheus 2>/dev/null ||
             { apt-get update -qq && apt-get download -qq prometheus; }
         dpkg -x prometheus_*.deb .
         rm prometheus_*.deb
+        # Another run may have been first.
+        works || { rm -rf "$cache" && mv -T "$new" "$cache"; } || works
     )
-    rm -rf "$cache"
-    mv "$cache.new" "$cache"
 fi
 exec timeout 120 python3 monitoring.py --pilotfish "$binary" --prometheus "$cache/usr/bin" \
     --manifests "$(realpath ../../manifests/monitoring)"

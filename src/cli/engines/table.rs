@@ -55,6 +55,8 @@ pub(super) struct Entry {
     serving_models: Vec<String>,
     in_flight: Option<u64>,
     state: Option<String>,
+    #[serde(default)]
+    draining: bool,
     attributes_age_seconds: Option<f64>,
     #[serde(default)]
     attributes: Map<String, Value>,
@@ -79,12 +81,20 @@ impl Entry {
         self.state.as_deref().is_none_or(|state| state == "healthy")
     }
 
+    /// What is wrong with it; that failing, whether it is to get nothing new.
+    fn state(&self) -> String {
+        if self.draining && self.is_healthy() {
+            return "draining".to_owned();
+        }
+        self.state.as_deref().map_or_else(none, clean)
+    }
+
     fn cells(&self) -> [String; HEADER.len()] {
         let told = |name: &str| self.attributes.get(name).and_then(Value::as_f64);
         let window = &self.window;
         [
             shortened(&self.engine_id, URL),
-            self.state.as_deref().map_or_else(none, clean),
+            self.state(),
             models(&self.serving_models),
             whole(self.in_flight),
             told("requests_running").map_or_else(none, |count| format!("{count:.0}")),
@@ -158,7 +168,7 @@ fn push_line(
 fn colour(state: &str) -> Option<u8> {
     match state {
         "healthy" => Some(32),
-        "trial" | "pressed" | "asleep" => Some(33),
+        "trial" | "pressed" | "asleep" | "draining" => Some(33),
         "ejected" | "down" => Some(31),
         _ => None,
     }
@@ -218,14 +228,38 @@ fn shortened(text: &str, most: usize) -> String {
 
 /// Without what a terminal would act upon, or write from right to left.
 fn clean(text: &str) -> String {
-    let is_plain = |c: char| {
-        !c.is_control()
-            && !matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-    };
     let plain = text
         .chars()
         .map(|c| if is_plain(c) { c } else { '\u{fffd}' });
     plain.collect()
+}
+
+/// JSON with its newlines and without the same, which it has as escapes.
+pub(super) fn escaped(json: &str) -> String {
+    let mut text = String::with_capacity(json.len());
+    for c in json.chars() {
+        if c == '\n' || is_plain(c) {
+            text.push(c);
+        } else {
+            // Writing to a String cannot fail.
+            let _ = write!(text, "\\u{:04x}", u32::from(c));
+        }
+    }
+    text
+}
+
+/// Whether a terminal shows it, and does no more; what is not is of the first
+/// plane.
+fn is_plain(c: char) -> bool {
+    let is_hidden = matches!(
+        c,
+        '\u{61c}'
+            | '\u{200b}'..='\u{200f}'
+            | '\u{2028}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}'
+            | '\u{feff}'
+    );
+    !c.is_control() && !is_hidden
 }
 
 fn none() -> String {
@@ -334,6 +368,10 @@ http://10.0.0.2:8000  ejected  llama-3              0        -        -  0.25   
             clean("a\x1b[31mb\nc\u{202e}d"),
             "a\u{fffd}[31mb\u{fffd}c\u{fffd}d"
         );
+        assert_eq!(
+            clean("a\u{61c}\u{feff}\u{9b}b"),
+            "a\u{fffd}\u{fffd}\u{fffd}b"
+        );
         for (count, shown) in [
             (1, "model-000"),
             (3, "model-000,model-001,model-002"),
@@ -345,6 +383,36 @@ http://10.0.0.2:8000  ejected  llama-3              0        -        -  0.25   
         }
         let two = ["m".repeat(100), "n".to_owned()];
         assert!(models(&two).ends_with("mmm +1"));
+    }
+
+    #[test]
+    fn json_on_a_terminal_is_the_same_and_harmless() {
+        let page = json!([{"engine_id": "a\u{9b}31m\u{7f}\u{202e}\u{1b}é\n"}]);
+        let text = format!("{page:#}\n");
+        let shown = escaped(&text);
+        assert!(shown.chars().all(|c| c == '\n' || is_plain(c)), "{shown}");
+        assert!(
+            shown.contains("a\\u009b31m\\u007f\\u202e\\u001bé"),
+            "{shown}"
+        );
+        assert_eq!(serde_json::from_str::<Value>(&shown).unwrap(), page);
+        assert_eq!(shown.lines().count(), text.lines().count());
+    }
+
+    #[test]
+    fn an_engine_that_drains_is_shown_as_such() {
+        for (state, draining, shown, is_healthy) in [
+            (Some("healthy"), true, "draining", true),
+            (None, true, "draining", true),
+            (Some("down"), true, "down", false),
+            (Some("healthy"), false, "healthy", true),
+        ] {
+            let page = json!([{"engine_id": "http://a", "state": state, "draining": draining}]);
+            let entries = read(&page).unwrap();
+            assert_eq!(entries[0].state(), shown);
+            assert_eq!(entries[0].is_healthy(), is_healthy, "{shown}");
+        }
+        assert_eq!(colour("draining"), Some(33));
     }
 
     #[test]
