@@ -33,6 +33,7 @@ pub mod explain;
 pub mod sim;
 pub mod simulate;
 
+mod digits;
 pub mod drain;
 pub mod metrics;
 pub mod net;

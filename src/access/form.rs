@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use crate::trace::context::digits;
+use crate::digits::{decimal, hexadecimal};
 
 /// A line that is being written.
 pub(super) struct Line<'a> {
@@ -91,7 +91,7 @@ impl<'a> Line<'a> {
     pub(super) fn digits(&mut self, key: &str, number: Option<u128>) {
         let mut text = [0; 32];
         let text = number.map(|number| {
-            digits(&mut text, number);
+            hexadecimal(&mut text, number);
             &text
         });
         self.plain(key, text.map(<[u8; 32]>::as_slice));
@@ -152,7 +152,7 @@ fn escaped(out: &mut Vec<u8>, letter: char) {
         '"' | '\\' => out.extend_from_slice(&[b'\\', letter as u8]),
         _ if letter.is_control() || is_unseen(letter) => {
             let mut hex = [0; 4];
-            digits(&mut hex, u128::from(u32::from(letter)));
+            hexadecimal(&mut hex, u128::from(u32::from(letter)));
             out.extend_from_slice(b"\\u");
             out.extend_from_slice(&hex);
         }
@@ -167,20 +167,6 @@ fn is_unseen(letter: char) -> bool {
         letter,
         '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}'
     )
-}
-
-fn decimal(out: &mut Vec<u8>, mut number: u64) {
-    let mut digits = [0; 20];
-    let mut from = digits.len();
-    loop {
-        from -= 1;
-        digits[from] = b'0' + (number % 10) as u8;
-        number /= 10;
-        if number == 0 {
-            break;
-        }
-    }
-    out.extend_from_slice(&digits[from..]);
 }
 
 /// Writes times; remembers the second, which many lines share.

@@ -13,6 +13,7 @@ use percent_encoding::percent_decode_str;
 
 use super::facts::INFERENCE_PATHS;
 use super::orca;
+use crate::digits::decimal;
 use crate::fleet::orca::Answers;
 use crate::fleet::{Engine, EngineUrl};
 use crate::trace::context::{Onward, TRACEPARENT, TRACESTATE};
@@ -324,21 +325,6 @@ fn join_cookies(out: &mut Vec<u8>, headers: &HeaderMap) {
             b"\r\n"
         });
     }
-}
-
-/// Without the formatting machinery, which costs a third of the whole head.
-fn decimal(out: &mut Vec<u8>, mut number: u64) {
-    let mut digits = [0; 20];
-    let mut from = digits.len();
-    loop {
-        from -= 1;
-        digits[from] = b'0' + (number % 10) as u8;
-        number /= 10;
-        if number == 0 {
-            break;
-        }
-    }
-    out.extend_from_slice(&digits[from..]);
 }
 
 /// Makes an engine's head the one that the client gets, but for the request's

@@ -8,6 +8,8 @@ use std::cell::Cell;
 
 use http::header::{HeaderMap, HeaderName};
 
+use crate::digits::hexadecimal;
+
 /// The field that names trace and span.
 pub const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 /// What others keep of the trace; we pass it on.
@@ -70,9 +72,9 @@ impl TraceContext {
     #[must_use]
     pub fn text(&self) -> [u8; LENGTH] {
         let mut text = *b"00-00000000000000000000000000000000-0000000000000000-00";
-        digits(&mut text[3..35], self.trace);
-        digits(&mut text[36..52], self.span.into());
-        digits(&mut text[53..], self.flags.into());
+        hexadecimal(&mut text[3..35], self.trace);
+        hexadecimal(&mut text[36..52], self.span.into());
+        hexadecimal(&mut text[53..], self.flags.into());
         text
     }
 
@@ -93,15 +95,6 @@ fn hex(text: &[u8]) -> Option<u128> {
         };
         Some(number << 4 | u128::from(digit))
     })
-}
-
-/// Writes a number into all of `out`, with zeros before it.
-pub(crate) fn digits(out: &mut [u8], mut number: u128) {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    for place in out.iter_mut().rev() {
-        *place = DIGITS[(number & 15) as usize];
-        number >>= 4;
-    }
 }
 
 /// Which of the traces that begin here are recorded.
