@@ -101,6 +101,7 @@ fn pick(criterion: &mut Criterion) {
                         asked: &asked,
                         tried: &tried,
                         moment,
+                        bound: None,
                     };
                     decide(kind, &question, &mut rng)
                 });

@@ -5,12 +5,15 @@
 //! cannot hold up a stream.
 
 pub mod attributes;
+pub mod blocks;
+pub mod body;
 pub mod compatible;
 pub mod decisions;
 pub mod exposition;
 pub mod host;
 pub mod models;
 pub mod page;
+pub mod search;
 pub mod summary;
 
 use std::sync::Arc;
@@ -19,6 +22,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::header::{ALLOW, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use http::request::Parts;
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use tokio::sync::{mpsc, oneshot};
@@ -28,6 +32,7 @@ use crate::drain::{DrainPhase, DrainWatch};
 use crate::proxy::body::ObservedBody;
 use crate::proxy::headers::{REQUEST_ID, request_id};
 use crate::proxy::own;
+use search::Listing;
 
 /// One of our own routes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,11 +66,11 @@ pub enum Query {
 
 /// A question to the control thread, and where its answer goes.
 #[derive(Debug)]
-pub struct Ask {
-    /// The page to make.
-    pub query: Query,
-    /// Where it goes.
-    pub reply: oneshot::Sender<Bytes>,
+pub enum Ask {
+    /// A page that is the same for all who ask.
+    Page(Query, oneshot::Sender<Bytes>),
+    /// Blocks, for who has asked for these.
+    Blocks(Box<Listing>, oneshot::Sender<Bytes>),
 }
 
 /// The page behind `/health`, made when the configuration changes.
@@ -84,8 +89,8 @@ impl Route {
             "/engines" => Self::Engines,
             // Only the list is ours: what else is under /v1/models is not.
             "/v1/models" if matches!(*method, Method::GET | Method::HEAD) => Self::Models,
-            "/config" => Self::Admin,
-            _ if path.starts_with("/debug/") => Self::Admin,
+            "/config" | "/policy" => Self::Admin,
+            _ if path.starts_with("/debug/") || path.starts_with("/policy/") => Self::Admin,
             _ => return None,
         };
         Some(route)
@@ -115,7 +120,11 @@ pub struct Page {
     status: StatusCode,
     kind: HeaderValue,
     body: Bytes,
+    /// The methods that this path takes.
+    allow: HeaderValue,
 }
+
+const READ: HeaderValue = HeaderValue::from_static("GET, HEAD, OPTIONS");
 
 impl Page {
     /// A page of JSON.
@@ -124,7 +133,15 @@ impl Page {
             status,
             kind: JSON,
             body: body.into(),
+            allow: READ,
         }
+    }
+
+    /// The same for a path that takes other methods than GET and HEAD.
+    #[must_use]
+    pub fn allowing(self, methods: &'static str) -> Self {
+        let allow = HeaderValue::from_static(methods);
+        Self { allow, ..self }
     }
 }
 
@@ -135,14 +152,17 @@ impl Api {
         route: Route,
         request: Request<Incoming>,
         handled: Handled,
-    ) -> Response<ObservedBody> {
-        let serving = handled.serve(request.version());
-        let page = match *request.method() {
+    ) -> Answer {
+        let (head, _) = request.into_parts();
+        let serving = handled.serve(head.version);
+        let page = match head.method {
             Method::GET | Method::HEAD => self.page(route).await,
+            // Whoever sends something is at the wrong port, whatever the method.
+            _ if route == Route::Admin => self.page(route).await,
             Method::OPTIONS => Page::json(StatusCode::NO_CONTENT, ""),
             _ => Page::json(StatusCode::METHOD_NOT_ALLOWED, method_error()),
         };
-        finish(page, &request, serving)
+        finish(page, &head, serving)
     }
 
     async fn page(self, route: Route) -> Page {
@@ -176,11 +196,13 @@ impl Api {
     /// Has the control thread make a page.
     async fn ask(&self, query: Query, kind: HeaderValue) -> Page {
         let (reply, answer) = oneshot::channel();
-        if self.control.try_send(Ask { query, reply }).is_ok()
+        if self.control.try_send(Ask::Page(query, reply)).is_ok()
             && let Ok(body) = answer.await
         {
-            let status = StatusCode::OK;
-            return Page { status, kind, body };
+            return Page {
+                kind,
+                ..Page::json(StatusCode::OK, body)
+            };
         }
         let busy = r#"{"error":{"message":"Too many status requests at once.","type":"server_error","param":null,"code":"overloaded"}}"#;
         Page::json(StatusCode::SERVICE_UNAVAILABLE, busy)
@@ -194,31 +216,25 @@ fn method_error() -> &'static str {
     r#"{"error":{"message":"Only GET and HEAD are allowed here.","type":"invalid_request_error","param":null,"code":"method_not_allowed"}}"#
 }
 
-/// Answers a request with a page that is there already.
-pub fn respond(
-    request: &Request<Incoming>,
-    handled: Handled,
-    page: Page,
-) -> Response<ObservedBody> {
-    let serving = handled.serve(request.version());
-    finish(page, request, serving)
-}
+/// What a client gets.
+pub type Answer = Response<ObservedBody>;
 
-fn finish(page: Page, request: &Request<Incoming>, serving: Serving) -> Response<ObservedBody> {
+/// Answers a request, of which only the head is left, with a page.
+pub fn finish(page: Page, head: &Parts, serving: Serving) -> Answer {
     let length = HeaderValue::from(page.body.len());
-    let body = if request.method() == Method::HEAD {
+    let body = if head.method == Method::HEAD {
         Bytes::new()
     } else {
         page.body
     };
-    let id = request_id(request.headers());
+    let id = request_id(&head.headers);
     let mut response = own(body, serving);
     *response.status_mut() = page.status;
     let headers: &mut HeaderMap = response.headers_mut();
     headers.insert(REQUEST_ID, id);
     match page.status {
         StatusCode::NO_CONTENT | StatusCode::METHOD_NOT_ALLOWED => {
-            headers.insert(ALLOW, HeaderValue::from_static("GET, HEAD, OPTIONS"));
+            headers.insert(ALLOW, page.allow);
         }
         StatusCode::SERVICE_UNAVAILABLE => {
             headers.insert(RETRY_AFTER, HeaderValue::from(1));

@@ -26,6 +26,7 @@ use crate::fleet::{Fleet, Snapshot};
 use crate::metrics::{ModelRegistry, ProcessMetrics, WorkerMetrics};
 use crate::proxy::ProxySettings;
 use crate::proxy::facts::Budget;
+use crate::registry::store::Kept;
 use crate::report::Outlets;
 use crate::scrape::stale_after;
 use crate::{control, net, worker};
@@ -55,11 +56,19 @@ pub struct DrainReport {
     pub connections_cut: usize,
 }
 
-/// Builds and starts everything.
+/// Builds and starts everything; no policies are registered.
 ///
 /// # Errors
 /// What is wrong with the configuration, or that the port is taken.
 pub fn build(config: Config) -> anyhow::Result<App> {
+    build_with(config, Kept::default())
+}
+
+/// The same with policies that were registered before.
+///
+/// # Errors
+/// As [`build`].
+pub fn build_with(config: Config, kept: Kept) -> anyhow::Result<App> {
     if config.settings.engines.is_empty() {
         tracing::warn!("the engine list is empty: every request gets a 503");
     }
@@ -79,14 +88,16 @@ pub fn build(config: Config) -> anyhow::Result<App> {
     let (outlets, tellers) = telling::start(config.access_log, config.traces, &metrics.telling)?;
     let drain = DrainWatch::default();
     let admin = admin(config.admin, &settings, &drain)?;
-    let admin_address = admin.as_ref().map(|admin| admin.listener.local_addr());
-    let admin_address = admin_address.transpose()?;
+    let admin_address = admin.as_ref().map(Admin::address).transpose()?;
     let (control, asked) = mpsc::channel(QUEUE);
     let list = models::list(&published.load(), &cards);
     let api = api(&settings, control, list, &drain);
     let spec = ControlSpec {
         fleet,
+        flags: config.flags,
         dynamic: config.dynamic,
+        policies: Arc::new(ArcSwap::from_pointee(kept.registry)),
+        store: kept.store,
         sources,
         list: Arc::clone(&api.models),
         health: Arc::clone(&api.health),
@@ -98,19 +109,10 @@ pub fn build(config: Config) -> anyhow::Result<App> {
         settings,
     };
     spec.show_config();
+    let asked_of_proxies = (config.bounds.peek_budget_bytes, config.aios_compat_errors);
     let template = WorkerTemplate {
         published: Arc::clone(&published),
-        settings: ProxySettings {
-            budget: Budget::new(config.bounds.peek_budget_bytes),
-            metrics,
-            drain: drain.clone(),
-            log_requests: config.stats.log_requests,
-            decisions: Arc::clone(&spec.decisions),
-            stale_after: stale_after(config.stats.scrape_every),
-            places: spec.sources.places.clone(),
-            refusals: Arc::clone(&spec.sources.refusals),
-            workers: spec.sources.workers.len(),
-        },
+        settings: shared(&spec, metrics, &drain, asked_of_proxies),
         outlets,
         bounds: config.bounds,
         root_path: Arc::from(config.root_path),
@@ -129,6 +131,30 @@ pub fn build(config: Config) -> anyhow::Result<App> {
         threads,
         tellers,
     })
+}
+
+/// What all workers' proxies share.
+fn shared(
+    spec: &ControlSpec,
+    metrics: Arc<ProcessMetrics>,
+    drain: &DrainWatch,
+    (budget, aios_compat_errors): (usize, bool),
+) -> ProxySettings {
+    ProxySettings {
+        budget: Budget::new(budget),
+        metrics,
+        drain: drain.clone(),
+        log_requests: spec.stats.log_requests,
+        decisions: Arc::clone(&spec.decisions),
+        stale_after: stale_after(spec.stats.scrape_every),
+        places: spec.sources.places.clone(),
+        refusals: Arc::clone(&spec.sources.refusals),
+        registry: Arc::clone(&spec.policies),
+        workers: spec.sources.workers.len(),
+        engine_key: spec.engine_key.as_deref().map(Arc::from),
+        sessions: Arc::default(),
+        aios_compat_errors,
+    }
 }
 
 fn api(settings: &Settings, control: mpsc::Sender<Ask>, list: Bytes, drain: &DrainWatch) -> Api {

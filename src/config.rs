@@ -6,6 +6,8 @@
 pub mod attribute;
 pub mod difference;
 pub mod dynamic;
+pub mod goals;
+pub mod path;
 pub mod policies;
 pub mod problem;
 pub mod reports;
@@ -47,7 +49,9 @@ pub struct Config {
     pub workers: usize,
     /// What may change while we run.
     pub settings: Settings,
-    /// The dynamic file, and what holds where it is silent.
+    /// The flags: what holds for keys that the dynamic file does not have.
+    pub flags: DynamicFile,
+    /// The dynamic file.
     pub dynamic: Option<DynamicSource>,
     /// Bounds on what the process holds.
     pub bounds: Bounds,
@@ -61,6 +65,8 @@ pub struct Config {
     pub traces: Option<TraceSettings>,
     /// Sent as a bearer token on our own requests to engines.
     pub engine_key: Option<String>,
+    /// Whether errors of `/v1/infer` have the status 200, as in the reference.
+    pub aios_compat_errors: bool,
 }
 
 impl Default for Config {
@@ -71,6 +77,7 @@ impl Default for Config {
             root_path: String::new(),
             workers: default_workers(),
             settings: Settings::default(),
+            flags: DynamicFile::default(),
             dynamic: None,
             bounds: Bounds::default(),
             drain: DrainSettings::default(),
@@ -78,6 +85,7 @@ impl Default for Config {
             access_log: None,
             traces: None,
             engine_key: None,
+            aios_compat_errors: false,
         }
     }
 }
@@ -87,8 +95,6 @@ impl Default for Config {
 pub struct DynamicSource {
     /// The file.
     pub file: PathBuf,
-    /// The flags: what holds for keys that the file does not have.
-    pub flags: DynamicFile,
     /// The file as it was when we started.
     pub first: validate::Loaded,
 }

@@ -10,6 +10,7 @@ mod admin;
 mod checking;
 mod learning;
 mod pages;
+mod policies;
 mod reload;
 
 use std::cell::RefCell;
@@ -20,18 +21,23 @@ use std::time::Instant;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Mutex, Notify, mpsc};
 
+use crate::api::body::Budget;
 use crate::api::host::Host;
 use crate::api::page::{self, Sources};
 use crate::api::{Ask, Health, Query, models, summary};
+use crate::config::dynamic::DynamicFile;
 use crate::config::{DynamicSource, Settings, StatsSettings, Timeouts};
 use crate::decisions::DecisionLog;
 use crate::discovery::listed;
 use crate::discovery::models::Cards;
 use crate::fleet::attributes::Freshness;
+use crate::fleet::rolling::{self, Rolling};
 use crate::fleet::stats::Windows;
 use crate::fleet::{Fleet, Snapshot};
+use crate::registry::Registry;
+use crate::registry::store::Store;
 use crate::scrape::{Scraper, stale_after};
 use crate::upstream::Pool;
 pub use admin::Admin;
@@ -49,8 +55,14 @@ pub struct ControlSpec {
     pub fleet: Fleet,
     /// The settings in force.
     pub settings: Settings,
+    /// The flags, as keys of the dynamic file.
+    pub flags: DynamicFile,
     /// The dynamic file.
     pub dynamic: Option<DynamicSource>,
+    /// The policies that are registered, for whoever reads them.
+    pub policies: Arc<ArcSwap<Registry>>,
+    /// Where they are kept; `None`: here only.
+    pub store: Option<Store>,
     /// What `/metrics` is made from.
     pub sources: Sources,
     /// The list behind `/v1/models`.
@@ -103,7 +115,14 @@ struct Control {
     fleet: RefCell<Fleet>,
     published: Arc<ArcSwap<Snapshot>>,
     settings: RefCell<Arc<Settings>>,
+    flags: DynamicFile,
     dynamic: Option<DynamicSource>,
+    policies: Arc<ArcSwap<Registry>>,
+    store: Option<Arc<Store>>,
+    /// Held by who changes the file's keys or the policies in force.
+    changing: Mutex<()>,
+    /// Bytes of documents that are being sent.
+    bodies: Budget,
     reloads: RefCell<ReloadStatus>,
     sources: Sources,
     list: Arc<ArcSwap<Bytes>>,
@@ -128,7 +147,12 @@ impl Control {
             fleet: RefCell::new(spec.fleet),
             settings: RefCell::new(Arc::new(spec.settings)),
             reloads: RefCell::new(ReloadStatus::first(spec.dynamic.as_ref())),
+            flags: spec.flags,
             dynamic: spec.dynamic,
+            policies: spec.policies,
+            store: spec.store.map(Arc::new),
+            changing: Mutex::new(()),
+            bodies: Budget::new(policies::BODIES),
             sources: spec.sources,
             list: spec.list,
             health: spec.health,
@@ -162,6 +186,7 @@ impl Control {
             () = control.learn() => {}
             () = control.wait_for_discovery() => {}
             () = control.sample() => {}
+            () = control.roll() => {}
             () = control.scrape() => {}
             () = control.check() => {}
             () = control.log_stats() => {}
@@ -193,6 +218,16 @@ impl Control {
             self.windows.borrow_mut().sample(&snapshot, Instant::now());
             self.host.borrow_mut().sample();
             self.pages.forget();
+            tokio::time::sleep(every).await;
+        }
+    }
+
+    /// Keeps the averages over minutes, more often than any of them is stale.
+    async fn roll(&self) {
+        let mut rolling = Rolling::default();
+        let every = self.windows.borrow().every().min(rolling::EVERY);
+        loop {
+            rolling.roll(&self.published.load_full(), self.freshness());
             tokio::time::sleep(every).await;
         }
     }

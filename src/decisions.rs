@@ -119,6 +119,7 @@ impl Inputs {
             asked: &self.asked,
             tried: &self.tried,
             moment: self.moment,
+            bound: None,
         })
     }
 
@@ -126,7 +127,8 @@ impl Inputs {
     fn bytes(&self) -> usize {
         let key = self.asked.key.as_ref().map_or(0, String::len);
         let readings: usize = self.readings.iter().map(Reading::bytes).sum();
-        size_of_val(self.readings.as_slice()) + readings + size_of::<Record>() + key
+        let told = self.asked.advice.bytes() + self.policy.bytes;
+        size_of_val(self.readings.as_slice()) + readings + size_of::<Record>() + key + told
     }
 
     /// About what its model's engines keep in memory, when nobody else does.
@@ -237,6 +239,7 @@ mod tests {
                 stale_after: Duration::ZERO,
                 rules: Rules::of(&Settings::default()),
             },
+            bound: None,
         };
         let inputs = Inputs::take(policy, model, &question, 1);
         Record {

@@ -13,7 +13,6 @@ use serde_json::Value;
 use crate::api::decisions;
 use crate::cli::ExplainArgs;
 use crate::config::problem::Problems;
-use crate::config::resolve::resolve;
 use crate::config::validate::{Format, load};
 use crate::decisions::Inputs;
 use crate::discovery::listed;
@@ -22,6 +21,7 @@ use crate::fleet::{Fleet, Snapshot};
 use crate::metrics::ModelRegistry;
 use crate::policy::{Moment, Question, Rules, Tried};
 use crate::proxy::offline;
+use crate::registry::Registry;
 use crate::scrape::stale_after;
 
 /// Prints the decision, as `/debug/decisions` does. Engines are as if they
@@ -32,7 +32,7 @@ use crate::scrape::stale_after;
 pub fn run(args: &ExplainArgs) -> anyhow::Result<()> {
     let keys = load(&args.config, Format::of(&args.config))?.keys;
     let of = args.config.display().to_string();
-    let settings = resolve(&keys)
+    let settings = (Registry::default().resolve(&keys))
         .map_err(|list| Problems { of, list })?
         .settings;
     let specs = listed::specs(&settings.engines, &Cards::default());
@@ -71,8 +71,9 @@ fn explain(args: &ExplainArgs, snapshot: &Snapshot) -> anyhow::Result<Value> {
             stale_after: stale_after(Duration::from_secs(30)),
             rules: Rules::of(&snapshot.settings),
         },
+        bound: None,
     };
-    let inputs = Inputs::take(policy, model, &question, args.seed);
+    let inputs = Inputs::take(&policy, model, &question, args.seed);
     Ok(Value::Object(decisions::inputs(&inputs, inputs.decide().0)))
 }
 

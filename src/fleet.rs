@@ -10,6 +10,7 @@
 //! `Arc<Engine>`, never the snapshot.
 
 pub mod attributes;
+pub mod blocks;
 pub mod breaker;
 mod candidates;
 pub mod engine;
@@ -22,6 +23,7 @@ pub mod orca;
 pub mod reading;
 mod recent;
 pub mod ring;
+pub mod rolling;
 pub mod stats;
 
 use std::collections::HashMap;
@@ -35,6 +37,7 @@ use crate::config::Settings;
 pub use crate::config::{EngineUrl, UrlError};
 use crate::metrics::{ModelMetrics, ModelRegistry};
 use crate::policy::Policies;
+use blocks::Blocks;
 pub use candidates::{Candidate, CandidateSet};
 use candidates::{Layouts, Member};
 pub use engine::{Engine, EngineSpec};
@@ -77,6 +80,8 @@ pub struct Snapshot {
     pub settings: Arc<Settings>,
     /// Every engine, for requests that name no model.
     pub all: Arc<Model>,
+    /// The blocks, for selections by attributes.
+    pub blocks: Blocks,
     /// Seeded, since the names come from clients; half the cost of SipHash.
     models: HashMap<Arc<str>, Arc<Model>, foldhash::fast::RandomState>,
 }
@@ -144,22 +149,18 @@ impl Fleet {
     #[must_use]
     pub fn new(mut registry: ModelRegistry) -> Self {
         let settings = Arc::new(Settings::default());
+        let nobody = Arc::new(Model {
+            name: Arc::from(""),
+            candidates: CandidateSet::default(),
+            metrics: registry.handles(ModelRegistry::UNKNOWN),
+            gate: Arc::default(),
+        });
         let empty = Snapshot {
             generation: 0,
             epoch: Instant::now(),
             policies: Policies::new(&settings.routing, None),
-            all: Arc::new(Model {
-                name: Arc::from(""),
-                candidates: CandidateSet {
-                    list: Vec::new(),
-                    cursor: Arc::default(),
-                    busy: Arc::default(),
-                    ejected: Arc::default(),
-                    layout: Arc::default(),
-                },
-                metrics: registry.handles(ModelRegistry::UNKNOWN),
-                gate: Arc::default(),
-            }),
+            blocks: Blocks::none(&nobody),
+            all: nobody,
             settings,
             models: HashMap::default(),
         };
@@ -223,10 +224,11 @@ impl Fleet {
         let gone: Vec<Arc<str>> = gone.take(MOST_GONE).map(Arc::clone).collect();
         serving.extend(gone.into_iter().map(|name| (name, Vec::new())));
         let mut layouts = Layouts::new(&settings.routing, old);
-        let nameless = old.all.metrics.label();
+        let (nameless, nobody) = (old.all.metrics.label(), Arc::from(""));
         let ejected = &self.ejected;
         let all = Some(&old.all.candidates);
-        let all = CandidateSet::follow(nameless, all, members, (&mut layouts, ejected));
+        let everyone = members.clone();
+        let all = CandidateSet::follow((nameless, &nobody), all, members, (&mut layouts, ejected));
         let models = serving.into_iter().map(|(name, members)| {
             let known = old.models.get(&name);
             let before = known.map(|model| &model.candidates);
@@ -234,25 +236,33 @@ impl Fleet {
             let label = metrics.label();
             let model = Model {
                 gate: known.map_or_else(Arc::default, |model| Arc::clone(&model.gate)),
-                candidates: CandidateSet::follow(label, before, members, (&mut layouts, ejected)),
+                candidates: CandidateSet::follow(
+                    (label, &name),
+                    before,
+                    members,
+                    (&mut layouts, ejected),
+                ),
                 metrics,
                 name: Arc::clone(&name),
             };
             (name, Arc::new(model))
         });
         let models = models.collect();
+        let all = Arc::new(Model {
+            name: Arc::from(""),
+            candidates: all,
+            metrics: Arc::clone(&old.all.metrics),
+            gate: Arc::clone(&old.all.gate),
+        });
+        layouts.without_rings();
         let snapshot = Snapshot {
             generation: old.generation + 1,
             epoch: old.epoch,
             policies: Policies::new(&settings.routing, Some(&old.policies)),
+            blocks: Blocks::new(&everyone, &models, (old, &all), (&mut layouts, ejected)),
             models,
             settings,
-            all: Arc::new(Model {
-                name: Arc::from(""),
-                candidates: all,
-                metrics: Arc::clone(&old.all.metrics),
-                gate: Arc::clone(&old.all.gate),
-            }),
+            all,
         };
         self.published.store(Arc::new(snapshot));
     }

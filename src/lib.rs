@@ -11,8 +11,12 @@ pub mod discovery;
 pub mod fleet;
 pub mod policy;
 pub mod probe;
+pub mod query;
+pub mod registry;
 pub mod scrape;
+pub mod select;
 
+pub mod advise;
 pub mod downstream;
 pub mod proxy;
 pub mod upstream;

@@ -8,7 +8,8 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use pilotfish::chaos::Broken;
 use pilotfish::cli::{Cli, Command, EngineArgs, Launch, ProxyArgs, Unwell};
 use pilotfish::config::problem::Problems;
-use pilotfish::config::{dynamic, resolve, validate};
+use pilotfish::config::{dynamic, validate};
+use pilotfish::registry::Registry;
 use pilotfish::sim::SimEngine;
 use pilotfish::{app, bench, demo, explain, telemetry};
 
@@ -69,12 +70,16 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
 }
 
 fn proxy(args: &ProxyArgs) -> anyhow::Result<()> {
-    let Launch { config, warnings } = args.launch()?;
+    let Launch {
+        config,
+        warnings,
+        kept,
+    } = args.launch()?;
     for warning in warnings {
         tracing::warn!("{warning}");
     }
     app::until_stopped(|| {
-        let app = app::build(config)?;
+        let app = app::build_with(config, kept)?;
         tracing::info!(address = %app.address, "serving");
         Ok(app)
     })?;
@@ -86,7 +91,7 @@ fn check(file: &Path) -> anyhow::Result<()> {
     let keys = validate::load(file, validate::Format::of(file))?.keys;
     let of = file.display().to_string();
     let mut out = std::io::stdout();
-    match resolve::resolve(&keys) {
+    match Registry::default().resolve(&keys) {
         Ok(resolved) => {
             for warning in resolved.warnings {
                 writeln!(out, "warning: {warning}")?;

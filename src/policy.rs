@@ -6,20 +6,27 @@
 //! `pick` and one in `explain`, its settings in `config/policies.rs`, and
 //! one line in the benches.
 
+pub mod advice;
+pub mod blocks;
+pub mod bound;
 pub mod explain;
 pub mod memory;
 pub mod qos;
 pub mod reason;
 
+mod advised;
 mod affinity;
 mod federation;
 mod least;
 mod least_load;
 mod prefix;
+mod ranges;
 mod rendezvous;
 mod round_robin;
 mod scored;
 mod sequential;
+mod top;
+mod units;
 mod view;
 mod weighted;
 
@@ -35,6 +42,8 @@ use crate::config::{Routing, Settings};
 use crate::fleet::attributes::Freshness;
 use crate::fleet::layout::Capability;
 use crate::fleet::{CandidateSet, Engine};
+pub use advice::Advice;
+use bound::Bound;
 use memory::{Memory, Prefix};
 use qos::Qos;
 use reason::{Choice, Decisions, Reason};
@@ -52,6 +61,49 @@ pub struct Policy {
     pub turns: Arc<Turns>,
     /// How often it chose, and why.
     pub decisions: Arc<Decisions>,
+    /// Who picks of the engines of a block that it has chosen.
+    pub instance: Option<Arc<Policy>>,
+    /// Bytes that it takes in memory, about, if it is a request's own.
+    pub bytes: usize,
+}
+
+impl Policy {
+    /// That policy; what the one `before` of its name remembers stays.
+    #[must_use]
+    pub fn new(spec: PolicySpec, before: Option<&Self>) -> Arc<Self> {
+        Self::weighing(spec, before, 0)
+    }
+
+    /// The same for a policy of a request's own, which takes so many bytes.
+    #[must_use]
+    pub fn weighing(spec: PolicySpec, before: Option<&Self>, bytes: usize) -> Arc<Self> {
+        let memory = before.and_then(|known| known.memory.clone());
+        let reads_prompt = matches!(spec.kind.innermost(), PolicyKind::PrefixAware(_));
+        let decisions: Arc<Decisions> =
+            before.map_or_else(Arc::default, |known| Arc::clone(&known.decisions));
+        let turns: Arc<Turns> = before.map_or_else(Arc::default, |known| Arc::clone(&known.turns));
+        let instance = spec.kind.scored().map(|of| {
+            Arc::new(Self {
+                spec: PolicySpec {
+                    kind: (*of.instance).clone(),
+                    ..spec.clone()
+                },
+                memory: None,
+                turns: Arc::clone(&turns),
+                decisions: Arc::clone(&decisions),
+                instance: None,
+                bytes: 0,
+            })
+        });
+        Arc::new(Self {
+            memory: reads_prompt.then(|| memory.unwrap_or_default()),
+            spec,
+            turns,
+            decisions,
+            instance,
+            bytes,
+        })
+    }
 }
 
 /// The policies in force.
@@ -64,6 +116,14 @@ pub struct Policies {
 }
 
 impl Policies {
+    /// The one of that name.
+    #[must_use]
+    pub fn find(&self, name: &str) -> Option<&Arc<Policy>> {
+        Some(&self.default)
+            .filter(|default| *default.spec.name == *name)
+            .or_else(|| self.named.get(name))
+    }
+
     /// The policies of `routing`; those that stay keep what they remember.
     #[must_use]
     pub fn new(routing: &Routing, old: Option<&Self>) -> Self {
@@ -77,14 +137,7 @@ impl Policies {
             if let Some(same) = before.filter(|known| known.spec == *spec) {
                 return Arc::clone(same);
             }
-            let memory = before.and_then(|known| known.memory.clone());
-            let reads_prompt = matches!(spec.kind.innermost(), PolicyKind::PrefixAware(_));
-            Arc::new(Policy {
-                spec: spec.clone(),
-                memory: reads_prompt.then(|| memory.unwrap_or_default()),
-                turns: before.map_or_else(Arc::default, |known| Arc::clone(&known.turns)),
-                decisions: before.map_or_else(Arc::default, |known| Arc::clone(&known.decisions)),
-            })
+            Policy::new(spec.clone(), before.map(|known| &***known))
         };
         let default = make(&routing.policy);
         let named = routing.named.iter().map(|(name, spec)| {
@@ -118,6 +171,9 @@ pub struct Asked {
     pub qos: Qos,
     /// What kind of work it is, when its path tells.
     pub capability: Option<Capability>,
+    /// Whom others advise to take.
+    #[serde(default, skip_serializing_if = "Advice::is_none")]
+    pub advice: Advice,
 }
 
 /// When a decision is made, and what follows from that.
@@ -178,6 +234,10 @@ pub enum Refusal {
     QosViolation,
     /// None scores high enough.
     LowScore,
+    /// None has the metadata and labels that are asked for.
+    NoMatch,
+    /// None that has them does as well now as is asked for.
+    NoMatchNow,
 }
 
 /// Engines that one request has already tried, by [`Engine::key`]: a retry
@@ -225,6 +285,9 @@ pub struct Question<'a> {
     pub tried: &'a Tried,
     /// At this moment.
     pub moment: Moment,
+    /// What of a selection by attributes was looked at before; `None`: it is
+    /// looked at now.
+    pub bound: Option<&'a Bound>,
 }
 
 /// Chooses an engine; tells its position in the set.
@@ -273,13 +336,21 @@ fn decide_noting(
                 Ok(at)
             }
             // There will be a place; those that are set aside are no substitute.
-            None if view.refusal() == Refusal::Full => Err(Refusal::Full),
+            None if refusal(kind, &view) == Refusal::Full => Err(Refusal::Full),
             None => {
                 let chosen = pick(kind, &view.lenient(), rng);
                 view.takes(Reason::LastResort);
-                chosen.ok_or_else(|| view.lenient().refusal())
+                chosen.ok_or_else(|| refusal(kind, &view.lenient()))
             }
         },
+    }
+}
+
+/// Why a policy chooses nobody.
+fn refusal(kind: &PolicyKind, view: &View<'_>) -> Refusal {
+    match kind.scored() {
+        Some(of) => scored::refusal(of, view),
+        None => view.refusal(),
     }
 }
 
@@ -295,6 +366,7 @@ fn pick(kind: &PolicyKind, view: &View<'_>, rng: &mut Rng) -> Option<usize> {
         PolicyKind::Session(of) | PolicyKind::ConsistentHash(of) => affinity::pick(of, view, rng),
         PolicyKind::PrefixAware(of) => prefix::pick(*of, view, rng),
         PolicyKind::Scored(of) => scored::pick(of, view, rng),
+        PolicyKind::Advised(of) => advised::pick(of, view, rng),
         // These two never stand within another.
         PolicyKind::Federation(_) | PolicyKind::Sequential(_) => view.draw(rng),
     }

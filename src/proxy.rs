@@ -1,7 +1,7 @@
 //! One request from head to end; the file to read first.
 //!
 //! facts → model → decide → send → relay. Bytes forwarded are bytes received:
-//! only `headers` alters a head, and a body is never rebuilt.
+//! only `headers` alters a head, and a body is never rebuilt, but for `infer`.
 
 pub mod admit;
 mod ask;
@@ -14,6 +14,7 @@ pub mod facts;
 mod fingerprint;
 mod give;
 pub mod headers;
+pub mod infer;
 pub mod meter;
 mod models;
 mod multipart;
@@ -23,6 +24,7 @@ mod own;
 pub mod peek;
 mod ready;
 pub mod retry;
+pub mod search;
 mod splice;
 pub mod tries;
 mod upload;
@@ -42,6 +44,7 @@ use http::request::Parts;
 use http::{Request, Response, Version};
 use hyper::body::Incoming;
 
+use crate::advise::Advisers;
 use crate::config::Timeouts;
 use crate::decisions::DecisionLog;
 use crate::downstream::{Handled, Serving};
@@ -50,8 +53,9 @@ use crate::fleet::Snapshot;
 use crate::fleet::gate::Places;
 use crate::fleet::orca::Answers;
 use crate::metrics::ProcessMetrics;
-use crate::policy::Policy;
+use crate::registry::Registry;
 use crate::report::{Report, Reporter};
+use crate::select::Selections;
 use crate::upstream::{Pool, Upload};
 use attempt::{Attempt, Hurry};
 use body::ObservedBody;
@@ -60,10 +64,12 @@ use error::{ProxyError, Refusals};
 use facts::Budget;
 use give::{Held, Told};
 use headers::{Outgoing, Pinned, RequestFraming};
+use infer::Inference;
+use infer::sessions::Sessions;
 use meter::Meter;
 pub use own::own;
 use own::own_error;
-use ready::Ready;
+use ready::{Ready, Source};
 use retry::RetryBudget;
 use tries::{Answer, Sending};
 
@@ -76,6 +82,8 @@ pub struct Proxy {
     rng: RefCell<Rng>,
     retries: RetryBudget,
     reporter: Rc<Reporter>,
+    selections: RefCell<Selections>,
+    advisers: Advisers,
 }
 
 /// What all workers' proxies share.
@@ -97,8 +105,16 @@ pub struct ProxySettings {
     pub places: Places,
     /// Requests that got an error of ours.
     pub refusals: Arc<Refusals>,
+    /// Policies that are registered.
+    pub registry: Arc<ArcSwap<Registry>>,
     /// How many workers share a process's budget of retries.
     pub workers: usize,
+    /// A bearer token for engines, sent with questions of our own.
+    pub engine_key: Option<Arc<str>>,
+    /// Which blocks the sessions of `/v1/infer` were given.
+    pub sessions: Arc<Sessions>,
+    /// Whether errors of `/v1/infer` have the status 200, as in the reference.
+    pub aios_compat_errors: bool,
 }
 
 /// The answer to every request.
@@ -113,14 +129,21 @@ impl Proxy {
         pool: Rc<Pool>,
         reporter: Rc<Reporter>,
     ) -> Rc<Self> {
+        let registry = Arc::clone(&settings.registry);
         Rc::new(Self {
+            advisers: Advisers::new(Rc::clone(&pool), settings.engine_key.clone()),
             snapshot: RefCell::new(Cache::new(published)),
             settings,
             pool,
             rng: RefCell::new(Rng::new()),
             retries: RetryBudget::default(),
             reporter,
+            selections: RefCell::new(Selections::new(registry)),
         })
+    }
+
+    fn snapshot(&self) -> Arc<Snapshot> {
+        Arc::clone(self.snapshot.borrow_mut().load())
     }
 
     /// Serves one request: with an engine's answer, or an error of our own.
@@ -134,7 +157,7 @@ impl Proxy {
         let (mut head, body) = request.into_parts();
         let pinned = headers::take_pin(&mut head);
         let id = headers::request_id(&head.headers);
-        let snapshot = Arc::clone(self.snapshot.borrow_mut().load());
+        let snapshot = self.snapshot();
         let named = id.to_str().unwrap_or_default();
         let report = self.reporter.begin(&head, named, serving.peer(), began);
         let exchange = Exchange {
@@ -147,10 +170,15 @@ impl Proxy {
             told: RefCell::default(),
             report: Cell::new(report),
             is_counted: Cell::new(false),
+            inference: None,
         };
-        let mut response = match exchange.run(body, serving).await {
-            Ok(response) => response,
-            Err((serving, error)) => own_error(&error, serving, &self.settings.refusals),
+        let mut response = if head.uri.path() == infer::PATH {
+            Box::pin(exchange.infer(body, serving)).await
+        } else {
+            let ran = exchange.run(Source::Client(body), serving).await;
+            ran.unwrap_or_else(|(serving, error)| {
+                own_error(&error, serving, &self.settings.refusals)
+            })
         };
         exchange.tell(&mut response);
         drop(exchange);
@@ -171,17 +199,18 @@ struct Exchange<'a> {
     pinned: Pinned,
     id: &'a HeaderValue,
     began: Instant,
-    told: RefCell<Option<Told>>,
+    told: RefCell<Option<Box<Told>>>,
     /// Taken by the meter; left here, the client has gone before there was one.
     report: Cell<Option<Report>>,
     /// Whether it has an account.
     is_counted: Cell<bool>,
+    /// What is known of it beside, if it came by `/v1/infer`.
+    inference: Option<&'a Inference<'a>>,
 }
 
 /// A request that was let in.
 struct Admitted<'a> {
     ready: &'a Ready<'a>,
-    policy: &'a Arc<Policy>,
     framing: RequestFraming,
     timeouts: &'a Timeouts,
     first_token: Option<Duration>,
@@ -193,30 +222,30 @@ struct Admitted<'a> {
 type Failed = (Serving, ProxyError);
 
 impl Exchange<'_> {
-    async fn run(&self, body: Incoming, serving: Serving) -> Result<ProxyResponse, Failed> {
+    async fn run(&self, source: Source, serving: Serving) -> Result<ProxyResponse, Failed> {
         let (wishes, policy) = match self.wishes() {
             Ok(asked) => asked,
             Err(error) => return Err((serving, self.counted(error))),
         };
         let settings = &self.snapshot.settings;
-        let timeouts = policy.spec.timeouts.as_ref().unwrap_or(&settings.timeouts);
-        let total = wishes.timeout.into_iter().chain(timeouts.total).min();
-        let deadline = serving.deadline();
-        deadline.limit(total.map(|total| self.began + total));
-        let mut peeked = match self.peek(body, &serving, policy).await {
+        self.limited(&wishes, policy, &serving);
+        let mut peeked = match self.peek(source, &serving, (&wishes, policy)).await {
             Ok(peeked) => peeked,
             Err(error) => return Err((serving, self.counted(error))),
         };
-        let ready = match self.ready(&wishes, policy, &mut peeked, serving.peer()) {
+        let ready = self.ready(&wishes, policy, &mut peeked, serving.peer());
+        let ready = match ready.await {
             Ok(ready) => ready,
             Err(error) => return Err((serving, self.counted(error))),
         };
+        // It may be another policy than the one by which the body was read.
+        let (timeouts, total) = self.limited(&wishes, &ready.policy, &serving);
         let model = Arc::clone(ready.model);
         let mut meter = self.meter(model);
         let is_stream = peeked.facts.stream;
         let (upload, framing, share) = upload::of(self.head, peeked, &settings.limits, &mut meter);
         meter.asks_stream(is_stream);
-        let permit = match self.admit(&ready, &wishes, deadline).await {
+        let permit = match self.admit(&ready, &wishes, serving.deadline()).await {
             Ok(permit) => permit,
             Err(error) => {
                 meter.refused(&error);
@@ -225,7 +254,6 @@ impl Exchange<'_> {
         };
         let admitted = Admitted {
             ready: &ready,
-            policy,
             framing,
             timeouts,
             first_token: timeouts.first_token.filter(|_| is_stream),
@@ -267,7 +295,6 @@ impl Exchange<'_> {
         let settings = &self.proxy.settings;
         let Admitted {
             ready,
-            policy,
             framing,
             timeouts,
             first_token,
@@ -275,6 +302,9 @@ impl Exchange<'_> {
             hurry,
             is_explained,
         } = *admitted;
+        // Of a request whose block was chosen, that choice is the record.
+        let is_recorded = ready.block.is_none() && (is_explained || self.is_sampled());
+        let log = is_recorded.then_some(&*settings.decisions);
         let (trace, overhead) = (meter.onward(), Cell::new(None));
         let outgoing = Outgoing {
             trace: trace.as_ref(),
@@ -299,18 +329,10 @@ impl Exchange<'_> {
                 overhead: &overhead,
             },
             choosing: Choosing {
-                snapshot: self.snapshot,
-                policy,
-                model: ready.model,
-                asked: &ready.asked,
                 prints: &ready.prints,
                 pinned: ready.pinned,
-                rng: &self.proxy.rng,
-                stale_after: settings.stale_after,
-                log: (is_explained || self.is_sampled()).then_some(&*settings.decisions),
-                request_id: self.id.to_str().unwrap_or_default(),
-                recorded: Cell::new(None),
-                reason: Cell::default(),
+                block: ready.block.as_ref().map(|block| block.reason),
+                ..self.choosing(&ready.policy, ready.model, &ready.asked, log)
             },
             settings: &self.snapshot.settings,
             budget: &self.proxy.retries,
@@ -322,12 +344,13 @@ impl Exchange<'_> {
         meter.overhead(overhead.get());
         if is_explained {
             let engine = sent.as_ref().ok().map(|answer| answer.slot.engine());
-            *self.told.borrow_mut() = Some(Told {
-                policy: ready.pinned.is_none().then(|| Arc::clone(policy)),
-                decision: sending.choosing.recorded.get(),
+            *self.told.borrow_mut() = Some(Box::new(Told {
+                policy: ready.pinned.is_none().then(|| Arc::clone(&ready.policy)),
+                decision: (ready.block.as_ref().and_then(|block| block.decision))
+                    .or_else(|| sending.choosing.recorded.get()),
                 engine: engine.map(|engine| engine.url.text().to_owned()),
                 attempts: sending.attempts.get(),
-            });
+            }));
         }
         sent
     }

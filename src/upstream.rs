@@ -21,7 +21,7 @@ mod upload;
 pub use answer::AnswerBody;
 pub(crate) use codec::Decoder;
 pub use codec::{AnswerHead, Framing, ProtocolFault};
-pub use fetch::{FetchError, Get, ask, fetch, stream};
+pub use fetch::{FetchError, Get, ask, converse, fetch, stream};
 pub use link::{Evidence, Fault, Link, Reading};
 pub use pool::Pool;
 pub use upload::{ClientFault, Streaming, Upload};

@@ -15,6 +15,7 @@ use arc_swap::ArcSwap;
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
 
+use crate::api::search::{Desk, Form};
 use crate::api::{Api, Route};
 use crate::config::Bounds;
 use crate::downstream::idle::IdleQueue;
@@ -281,17 +282,23 @@ impl Server {
         let root_path = Arc::clone(&self.root_path);
         let handle = move |mut request: http::Request<_>, handled| {
             headers::strip_root(&mut request, &root_path);
-            let answering: downstream::Answering<_> =
-                match Route::of(request.method(), request.uri().path()) {
-                    None => {
-                        let proxy = Rc::clone(&proxy);
-                        Box::pin(async move { Ok(proxy.handle(request, handled).await) })
-                    }
-                    Some(route) => {
-                        let api = api.clone();
-                        Box::pin(async move { Ok(api.answer(route, request, handled).await) })
-                    }
-                };
+            let path = request.uri().path();
+            if let Some(form) = Form::of(path) {
+                let desk = Desk::new(Rc::clone(&proxy), api.control.clone());
+                let answering: downstream::Answering<_> =
+                    Box::pin(async move { Ok(desk.answer(form, request, handled).await) });
+                return answering;
+            }
+            let answering: downstream::Answering<_> = match Route::of(request.method(), path) {
+                None => {
+                    let proxy = Rc::clone(&proxy);
+                    Box::pin(async move { Ok(proxy.handle(request, handled).await) })
+                }
+                Some(route) => {
+                    let api = api.clone();
+                    Box::pin(async move { Ok(api.answer(route, request, handled).await) })
+                }
+            };
             answering
         };
         let serving = downstream::serve(stream, peer, Rc::clone(&self.shared), handle);

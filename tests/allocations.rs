@@ -10,9 +10,11 @@ use pilotfish::config::policies::PolicyKind;
 use pilotfish::config::resolve::resolve;
 use pilotfish::discovery::listed;
 use pilotfish::fleet::Fleet;
+use pilotfish::fleet::attributes::Live;
 use pilotfish::metrics::ModelRegistry;
 use pilotfish::policy::memory::{Fingerprint, Memory};
 use pilotfish::policy::{Asked, Moment, Question, Rules, Tried, decide};
+use pilotfish::select::Selections;
 use serde_json::json;
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 
@@ -62,6 +64,7 @@ fn deciding_allocates_nothing() {
                         stale_after: Duration::from_secs(60),
                         rules: Rules::of(&snapshot.settings),
                     },
+                    bound: None,
                 };
                 decide(&snapshot.policies.default.spec.kind, &question, &mut rng).unwrap();
                 memory.learn(&prints, second, now);
@@ -70,4 +73,64 @@ fn deciding_allocates_nothing() {
             assert_eq!(change.allocations, 0, "{name} among {count}: {change:?}");
         }
     }
+    // Not a test of its own: allocations of both would be counted together.
+    a_known_selection();
+}
+
+/// The reference's payload, whose text was seen before.
+fn a_known_selection() {
+    const PAYLOAD: &str = include_str!("../src/query/tests/payload.json");
+    let component = json!({"componentMetadata": {
+        "usecase": "chat-completion", "capabilities": {"supportsStreaming": true},
+        "evaluation": {"benchmarks": {"MMLU": {"value": 82}}},
+    }});
+    let engines = (0..100).map(|n| {
+        json!({"url": format!("http://e{n}:1"), "models": ["m"], "metadata": component,
+            "block": format!("b{}", n % 50)})
+    });
+    let keys = json!({
+        "service_discovery": "static", "routing_logic": "roundrobin",
+        "engines": engines.collect::<Vec<_>>(),
+    });
+    let settings = resolve(&serde_json::from_value(keys).unwrap())
+        .unwrap()
+        .settings;
+    let specs = listed::specs(&settings.engines, &Default::default());
+    let mut fleet = Fleet::new(ModelRegistry::default());
+    fleet.apply(Arc::new(settings), specs);
+    let snapshot = fleet.published().load_full();
+    let now = Duration::from_secs(10);
+    for one in snapshot.all.candidates.list() {
+        one.engine
+            .attributes
+            .hear(Live::BusyTokensPerSecond, 20.0, now);
+    }
+    let mut selections = Selections::default();
+    let (asked, tried, mut rng) = (Asked::default(), Tried::default(), Rng::with_seed(1));
+    let mut select = || {
+        let selection = selections
+            .search(PAYLOAD.as_bytes(), &snapshot, None)
+            .unwrap();
+        let set = &snapshot.model("m").unwrap().candidates;
+        let bound = selections.bound(&selection.policy, &snapshot, set);
+        let question = Question {
+            set,
+            asked: &asked,
+            tried: &tried,
+            moment: Moment {
+                now,
+                stale_after: Duration::from_secs(60),
+                rules: Rules::of(&snapshot.settings),
+            },
+            bound: bound.as_deref(),
+        };
+        decide(&selection.policy.spec.kind, &question, &mut rng).unwrap()
+    };
+    select();
+    let before = Region::new(ALLOCATOR);
+    for _ in 0..100 {
+        select();
+    }
+    let allocated = before.change();
+    assert_eq!((allocated.allocations, allocated.reallocations), (0, 0));
 }

@@ -27,7 +27,7 @@ fn every_example_is_good() {
         assert_eq!(warnings, Vec::<String>::new());
         seen += 1;
     }
-    assert_eq!(seen, 5);
+    assert_eq!(seen, 6);
 }
 
 /// Rewrite it with `cargo run -- schema > config/schema.json`.
@@ -36,6 +36,30 @@ fn the_schema_beside_them_is_the_programs() {
     let text = std::fs::read_to_string(folder().join("schema.json")).unwrap();
     let written: Value = serde_json::from_str(&text).unwrap();
     assert_eq!(written, schema());
+}
+
+/// Policies that docs/policies.md shows in YAML are good ones.
+#[test]
+fn the_policies_of_the_documentation_are_good() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/policies.md");
+    let text = std::fs::read_to_string(path).unwrap();
+    let engines = "engines: [{url: 'http://a:8000', models: [m]}]";
+    let name = format!("pilotfish-policies-{}.yaml", std::process::id());
+    let file = std::env::temp_dir().join(name);
+    let shown = text.split("```yaml\n").skip(1);
+    let shown = shown.filter_map(|rest| rest.split("```").next());
+    let mut seen = 0;
+    for policies in shown.filter(|shown| shown.starts_with("policies:")) {
+        let all =
+            format!("service_discovery: static\nrouting_logic: random\n{engines}\n{policies}");
+        std::fs::write(&file, all).unwrap();
+        let loaded = load(&file, Format::of(&file));
+        std::fs::remove_file(&file).unwrap();
+        let loaded = loaded.unwrap_or_else(|problems| panic!("{policies}: {problems}"));
+        resolve(&loaded.keys).unwrap_or_else(|list| panic!("{policies}: {list:?}"));
+        seen += 1;
+    }
+    assert_eq!(seen, 2);
 }
 
 /// The README lists every key of the schema, and no other.
@@ -49,6 +73,8 @@ fn the_readme_lists_every_key() {
         ("engines[].", "EngineEntry"),
         ("engines[].cost.", "Cost"),
         ("policies.*.", "PolicyEntry"),
+        ("policies.*.goals[].", "GoalEntry"),
+        ("goals.*[].", "MetricEntry"),
         ("limits.", "LimitsEntry"),
         ("limits.shed.", "ShedEntry"),
         ("timeouts.", "TimeoutsEntry"),

@@ -112,6 +112,7 @@ fn record(policy: &str) -> Map<String, Value> {
             stale_after: Duration::from_secs(60),
             rules: Rules::of(&snapshot.settings),
         },
+        bound: None,
     };
     let mut inputs = Inputs::take(&snapshot.policies.default, model, &question, 7);
     // They came within a millisecond, or two.

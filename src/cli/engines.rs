@@ -23,8 +23,8 @@ const CLEAR: &str = "\x1b[H\x1b[2J";
 #[derive(Debug, Args)]
 #[command(
     after_help = "The columns: requests in flight, QPS, TTFT, ITL, tokens/s and failed are what \
-    this sidecar saw of the engine, within the window that the first line names; running, waiting and \
-    KV are what the engine told of itself, age seconds ago. \"-\": not known.\n\n\
+    this sidecar saw of the engine, within the window that the first line names; running, waiting \
+    (over 1m: on average over the last minute) and KV are what the engine told of itself, age seconds ago. \"-\": not known.\n\n\
     Exit codes: 0 every engine is healthy; 1 one is not, or there is none; 2 the sidecar could not be asked.\n"
 )]
 pub struct EnginesArgs {

@@ -12,11 +12,12 @@ use clap::Args;
 use super::ignored::Given;
 use crate::config::dynamic::{DynamicFile, LimitsEntry, RetryEntry, TimeoutsEntry};
 use crate::config::problem::{Problem, Problems};
-use crate::config::resolve::{overlay, resolve};
+use crate::config::resolve::overlay;
 use crate::config::validate::{Format, Loaded, load};
 use crate::config::{
     Bounds, Config, DrainSettings, DynamicSource, Seconds, default_workers, duration,
 };
+use crate::registry::store::Kept;
 use monitoring::MonitoringArgs;
 
 /// A configuration, and what is to be said of how it came about.
@@ -26,6 +27,8 @@ pub struct Launch {
     pub config: Config,
     /// What was given and has no effect, a line each.
     pub warnings: Vec<String>,
+    /// The policies that were registered before.
+    pub kept: Kept,
 }
 
 /// The proxy's flags.
@@ -47,6 +50,14 @@ pub struct ProxyArgs {
     /// Its address.
     #[arg(long, value_name = "HOST", default_value = "127.0.0.1", value_parser = host)]
     pub admin_host: IpAddr,
+    /// A folder to keep registered policies in (POST /policy on the admin
+    /// listener); without it they are kept until the process ends.
+    #[arg(long, value_name = "DIR")]
+    pub state_dir: Option<PathBuf>,
+    /// Errors of /v1/infer have the status 200 and "success": false, as in the
+    /// reference.
+    #[arg(long)]
+    pub aios_compat_errors: bool,
     /// Data-path threads [default: 1 up to 2 cores, 2 up to 8, else 4].
     #[arg(long)]
     pub workers: Option<usize>,
@@ -120,7 +131,8 @@ pub struct DiscoveryArgs {
 pub struct RoutingArgs {
     /// roundrobin, session, consistenthash, weighted, leastconnections,
     /// leastlatency, leastload, prefixaware, random, scored, federation,
-    /// sequential, or a policy named in the file. Required, here or in the file.
+    /// sequential, or a policy named in the file or registered. Required, here or
+    /// in the file.
     #[arg(long, value_name = "POLICY")]
     pub routing_logic: Option<String>,
     /// For session: the header, or key of the body, with the session's id.
@@ -221,14 +233,19 @@ impl ProxyArgs {
                 format!("flags and {}", path.display()),
             ),
         };
-        let resolved = resolve(&keys).map_err(|list| Problems { of, list })?;
+        let kept = Kept::load(self.state_dir.as_deref()).map_err(|error| Problems {
+            of: "--state-dir".to_owned(),
+            list: vec![Problem::at("", error.to_string())],
+        })?;
+        let resolved = (kept.registry.resolve(&keys)).map_err(|list| Problems { of, list })?;
         let config = Config {
             listen: SocketAddr::new(self.host, self.port),
             admin: (self.admin_port).map(|port| SocketAddr::new(self.admin_host, port)),
             root_path: self.root_path.clone(),
             workers: self.workers.unwrap_or_else(default_workers).clamp(1, 64),
             settings: resolved.settings,
-            dynamic: file.map(|(file, first)| DynamicSource { file, flags, first }),
+            flags,
+            dynamic: file.map(|(file, first)| DynamicSource { file, first }),
             bounds: Bounds {
                 max_connections: self.bounds.max_connections.get(),
                 ..Bounds::default()
@@ -243,9 +260,14 @@ impl ProxyArgs {
             engine_key: std::env::var("VLLM_API_KEY")
                 .ok()
                 .filter(|key| !key.is_empty()),
+            aios_compat_errors: self.aios_compat_errors,
         };
         let warnings = self.given.warnings().chain(resolved.warnings).collect();
-        Ok(Launch { config, warnings })
+        Ok(Launch {
+            config,
+            warnings,
+            kept,
+        })
     }
 
     /// The flags as keys of the dynamic file.

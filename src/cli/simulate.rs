@@ -15,8 +15,8 @@ use crate::config::duration;
 use crate::config::dynamic::DynamicFile;
 use crate::config::policies::PolicySpec;
 use crate::config::problem::Problems;
-use crate::config::resolve::resolve;
 use crate::config::validate::{Format, load};
+use crate::registry::Registry;
 use crate::sim::speed::Speed;
 use crate::simulate::report::{Row, Slo, table};
 use crate::simulate::synthetic::{Kind, Synthetic, generate};
@@ -193,10 +193,12 @@ impl SimulateArgs {
         let mut policies = Vec::new();
         for name in &self.policies {
             keys.routing_logic = Some(name.clone());
-            let resolved = resolve(&keys).map_err(|list| Problems {
-                of: format!("policy {name}"),
-                list,
-            })?;
+            let resolved = Registry::default()
+                .resolve(&keys)
+                .map_err(|list| Problems {
+                    of: format!("policy {name}"),
+                    list,
+                })?;
             policies.push(resolved.settings.routing.policy);
         }
         Ok(policies)

@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+pub use super::path::{lookup, number};
+
 /// A live attribute: what an engine tells of itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Live {
@@ -41,11 +43,43 @@ pub enum Live {
     MaxModelLen,
     /// Tokens that its memory for keys and values holds.
     KvCacheTokens,
+    /// Sequences that wait for a place, on average over the last minute.
+    QueueAverage1m,
+    /// The same over 5 minutes.
+    QueueAverage5m,
+    /// The same over 15 minutes.
+    QueueAverage15m,
+    /// Seconds that our last answered requests took.
+    LatencyNow,
+    /// The same on average over the last minute.
+    LatencyAverage1m,
+    /// The same over 5 minutes.
+    LatencyAverage5m,
+    /// The same over 15 minutes.
+    LatencyAverage15m,
+    /// One over the seconds that our last answered requests took.
+    FpsNow,
+    /// The same on average over the last minute.
+    FpsAverage1m,
+    /// The same over 5 minutes.
+    FpsAverage5m,
+    /// The same over 15 minutes.
+    FpsAverage15m,
+    /// Requests that it answered for us, a second.
+    TasksNow,
+    /// The same on average over the last minute.
+    TasksAverage1m,
+    /// The same over 5 minutes.
+    TasksAverage5m,
+    /// The same over 15 minutes.
+    TasksAverage15m,
+    /// Requests that it answered for us since it was first seen.
+    TasksTotal,
 }
 
 impl Live {
     /// All of them, with the names by which they are known.
-    pub const ALL: [(Self, &'static str); 16] = [
+    pub const ALL: [(Self, &'static str); 32] = [
         (Self::RequestsRunning, "requests_running"),
         (Self::RequestsWaiting, "requests_waiting"),
         (Self::KvCacheUsage, "kv_cache_usage"),
@@ -62,12 +96,32 @@ impl Live {
         (Self::LoraAdapters, "lora_adapters"),
         (Self::MaxModelLen, "max_model_len"),
         (Self::KvCacheTokens, "kv_cache_tokens"),
+        (Self::QueueAverage1m, "queue_length.average_1m"),
+        (Self::QueueAverage5m, "queue_length.average_5m"),
+        (Self::QueueAverage15m, "queue_length.average_15m"),
+        (Self::LatencyNow, "latency.current"),
+        (Self::LatencyAverage1m, "latency.average_1m"),
+        (Self::LatencyAverage5m, "latency.average_5m"),
+        (Self::LatencyAverage15m, "latency.average_15m"),
+        (Self::FpsNow, "fps.current"),
+        (Self::FpsAverage1m, "fps.average_1m"),
+        (Self::FpsAverage5m, "fps.average_5m"),
+        (Self::FpsAverage15m, "fps.average_15m"),
+        (Self::TasksNow, "tasks_processed.current"),
+        (Self::TasksAverage1m, "tasks_processed.average_1m"),
+        (Self::TasksAverage5m, "tasks_processed.average_5m"),
+        (Self::TasksAverage15m, "tasks_processed.average_15m"),
+        (Self::TasksTotal, "end_to_end_count_total"),
     ];
 
     /// The AIOS reference's names for some of them.
-    pub const ALIASES: [(&'static str, Self); 2] = [
+    pub const ALIASES: [(&'static str, Self); 6] = [
         ("llm_active_sessions", Self::RequestsRunning),
         ("queue_length", Self::RequestsWaiting),
+        ("queue_length.current", Self::RequestsWaiting),
+        ("end_to_end_latency", Self::LatencyNow),
+        ("end_to_end_fps", Self::FpsNow),
+        ("tasks_processed_total", Self::TasksTotal),
     ];
 
     /// The one of that name, or alias.
@@ -84,7 +138,12 @@ impl Live {
     #[must_use]
     pub fn unit(self) -> &'static str {
         match self {
-            Self::RequestsRunning | Self::RequestsWaiting => "requests",
+            Self::RequestsRunning
+            | Self::RequestsWaiting
+            | Self::QueueAverage1m
+            | Self::QueueAverage5m
+            | Self::QueueAverage15m
+            | Self::TasksTotal => "requests",
             Self::KvCacheUsage | Self::PrefixCacheHitRate => "share",
             Self::PrefixCacheHits
             | Self::PrefixCacheQueries
@@ -96,6 +155,15 @@ impl Live {
             Self::TtftMs | Self::ItlMs | Self::E2eLatencyMs => "ms",
             Self::UptimeHours => "hours",
             Self::LoraAdapters => "adapters",
+            Self::LatencyNow
+            | Self::LatencyAverage1m
+            | Self::LatencyAverage5m
+            | Self::LatencyAverage15m => "s",
+            Self::FpsNow | Self::FpsAverage1m | Self::FpsAverage5m | Self::FpsAverage15m => "1/s",
+            Self::TasksNow
+            | Self::TasksAverage1m
+            | Self::TasksAverage5m
+            | Self::TasksAverage15m => "requests/s",
         }
     }
 }
@@ -132,6 +200,39 @@ impl Place {
         self == Self::from(Live::MaxModelLen)
     }
 
+    /// Whether what several engines have of it is added up: queues, sessions,
+    /// tasks and totals; of all else it is the mean.
+    #[must_use]
+    pub fn adds_up(self) -> bool {
+        const SUMS: [Live; 12] = [
+            Live::RequestsRunning,
+            Live::RequestsWaiting,
+            Live::PrefixCacheHits,
+            Live::PrefixCacheQueries,
+            Live::QueueAverage1m,
+            Live::QueueAverage5m,
+            Live::QueueAverage15m,
+            Live::TasksNow,
+            Live::TasksAverage1m,
+            Live::TasksAverage5m,
+            Live::TasksAverage15m,
+            Live::TasksTotal,
+        ];
+        SUMS.iter().any(|live| Self::from(*live) == self)
+    }
+
+    /// Whether it is of our own making, from what we saw: no page tells it.
+    #[must_use]
+    pub fn is_measured(self) -> bool {
+        (Live::QueueAverage1m as usize..=Live::TasksTotal as usize).contains(&self.index())
+    }
+
+    /// Whether engines' pages have to be read for it.
+    #[must_use]
+    pub fn is_read(self) -> bool {
+        !self.is_measured() || self.index() <= Live::QueueAverage15m as usize
+    }
+
     /// From 0 to below [`Self::COUNT`].
     #[must_use]
     pub fn index(self) -> usize {
@@ -166,6 +267,8 @@ pub enum Attribute {
     OutputPrice,
     /// A number of its metadata, by its place among [`super::Routing::columns`].
     Column(usize),
+    /// A number of its metadata that a request looks at, by its path.
+    Path(Arc<str>),
 }
 
 impl Attribute {
@@ -177,6 +280,17 @@ impl Attribute {
         (Self::InputPrice, "cost_per_input_mtok"),
         (Self::OutputPrice, "cost_per_output_mtok"),
     ];
+
+    /// Whether what several engines have of it is added up; else it is their
+    /// mean.
+    #[must_use]
+    pub fn adds_up(&self) -> bool {
+        match self {
+            Self::InFlight | Self::OutstandingTokens => true,
+            Self::Live(place) => place.adds_up(),
+            _ => false,
+        }
+    }
 
     /// The attribute of that name: a built-in one, one of the configuration's
     /// `own`, else a key of the metadata, which gets a place among `columns`.
@@ -244,19 +358,6 @@ pub enum How {
     Over(String),
 }
 
-/// The number at a dotted path of a document; NaN: there is none.
-#[must_use]
-pub fn number(document: &serde_json::Value, path: &str) -> f64 {
-    let mut at = document;
-    for part in path.split('.') {
-        at = match part.parse::<usize>() {
-            Ok(index) if at.is_array() => &at[index],
-            _ => &at[part],
-        };
-    }
-    at.as_f64().unwrap_or(f64::NAN)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -268,17 +369,41 @@ mod tests {
             assert_eq!(Live::named(name), Some(live));
             assert!(!live.unit().is_empty());
         }
-        assert_eq!(Live::named("queue_length"), Some(Live::RequestsWaiting));
+        for (alias, live) in Live::ALIASES {
+            assert_eq!(Live::named(alias), Some(live));
+        }
         assert_eq!(Place::own(MOST_OWN), None);
         assert_eq!(Place::own(0).unwrap().index(), Live::ALL.len());
     }
 
     #[test]
-    fn numbers_are_found_by_dotted_paths() {
-        let document = serde_json::json!({"a": {"b": [{"c": 7}]}, "x": "text"});
-        assert_eq!(number(&document, "a.b.0.c"), 7.0);
-        for missing in ["a.b.1.c", "x", "y.z", ""] {
-            assert!(number(&document, missing).is_nan(), "{missing}");
+    fn what_we_measure_is_told_from_what_is_read() {
+        for (live, name) in Live::ALL {
+            let place = Place::from(live);
+            let first = name.split('.').next().unwrap();
+            let ours = [
+                "latency",
+                "fps",
+                "tasks_processed",
+                "end_to_end_count_total",
+            ];
+            let is_ours = ours.contains(&first);
+            assert_eq!(place.is_read(), !is_ours, "{name}");
+            let is_average = first == "queue_length";
+            assert_eq!(place.is_measured(), is_ours || is_average, "{name}");
         }
+        let own = Place::own(0).unwrap();
+        assert!(own.is_read() && !own.is_measured());
+    }
+
+    #[test]
+    fn metadata_cannot_say_what_we_know() {
+        let mut columns = Vec::new();
+        let names = Live::ALL.map(|(_, name)| name).into_iter();
+        for name in names.chain(Live::ALIASES.map(|(name, _)| name)) {
+            let attribute = Attribute::named(name, &[], &mut columns);
+            assert!(matches!(attribute, Attribute::Live(_)), "{name}");
+        }
+        assert!(columns.is_empty());
     }
 }

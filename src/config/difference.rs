@@ -82,6 +82,8 @@ fn policies(words: &mut Vec<String>, old: &Routing, new: &Routing) {
             old.named != new.named || (is_same_name && from == to && old.policy != new.policy),
             "policies changed",
         ),
+        (old.goals != new.goals, "goals changed"),
+        (old.matchers != new.matchers, "matchers changed"),
         (old.slow_start != new.slow_start, "slow_start changed"),
         (old.allow != new.allow, "request_headers changed"),
         (
@@ -97,6 +99,8 @@ fn policies(words: &mut Vec<String>, old: &Routing, new: &Routing) {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
     use crate::config::Limits;
 
@@ -121,5 +125,8 @@ mod tests {
             ..new.limits
         };
         assert_eq!(words(&old, &new), "engines +2 -1 ~1, limits changed");
+        let mut new = old.clone();
+        new.routing.goals = Arc::default();
+        assert_eq!(words(&old, &new), "goals changed");
     }
 }

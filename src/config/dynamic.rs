@@ -14,11 +14,12 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::{EngineType, Seconds};
+use super::EngineType;
+pub use super::Seconds;
 pub use attributes::{AggregateEntry, AttributeEntry};
 pub use policies::{
-    DirectionEntry, GoalEntry, PickerEntry, PlacementEntry, PolicyEntry, RequestHeader,
-    RequestHeadersEntry, SlowStartEntry,
+    DirectionEntry, GoalEntry, MetricEntry, PickerEntry, PlacementEntry, PolicyEntry,
+    RequestHeader, RequestHeadersEntry, SlowStartEntry,
 };
 pub use resilience::{
     BreakerEntry, CauseEntry, CommitEntry, LimitsEntry, PolicyTimeoutsEntry, RetryEntry, ShedEntry,
@@ -93,6 +94,16 @@ pub struct DynamicFile {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "BTreeMap<String, PolicyEntry>")]
     pub policies: Option<BTreeMap<String, PolicyEntry>>,
+    /// URLs of matchers that requests and registered policies may have asked;
+    /// those of `policies` need not be here.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Vec<String>")]
+    pub matchers: Option<Vec<String>>,
+    /// Named goals, for policies to want beside the shipped ones, or instead of
+    /// one of the same name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "BTreeMap<String, Vec<MetricEntry>>")]
+    pub goals: Option<BTreeMap<String, Vec<MetricEntry>>>,
     /// How a new or recovered engine begins, in policies that look at load.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "SlowStartEntry")]

@@ -1,17 +1,21 @@
 //! Policies as settings have them: names, and what each is told.
 
+mod selection;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::HeaderName;
 
+use super::EngineUrl;
 use super::Timeouts;
-use super::attribute::Attribute;
 use super::dynamic::Privacy;
+use super::goals::{self, NamedGoal};
+pub use selection::{APP_MAP, Advised, Adviser, Direction, Goal, Picker, Scored, use_case};
 
 /// Goals of one policy at most.
-pub const MOST_GOALS: usize = 8;
+pub const MOST_GOALS: usize = 16;
 /// Candidates that `top_k` and `max_candidates` keep at most.
 pub const MOST_KEPT: usize = 64;
 
@@ -22,7 +26,9 @@ pub struct Routing {
     pub policy: PolicySpec,
     /// Those that a request may name.
     pub named: BTreeMap<String, PolicySpec>,
-    /// Keys of engines' metadata that goals look at.
+    /// Named goals: the shipped ones, and the configuration's own.
+    pub goals: Arc<BTreeMap<Arc<str>, NamedGoal>>,
+    /// Keys of engines' metadata that goals look at, named ones too.
     pub columns: Vec<String>,
     /// How a new engine begins.
     pub slow_start: SlowStart,
@@ -30,17 +36,22 @@ pub struct Routing {
     pub allow: Allow,
     /// Share of decisions that are recorded though nobody asked, 0 to 1.
     pub decision_sample: f64,
+    /// Where those listen that requests and registered policies may have asked.
+    pub matchers: Vec<EngineUrl>,
 }
 
 impl Default for Routing {
     fn default() -> Self {
+        let mut columns = Vec::new();
         Self {
             policy: PolicySpec::plain("roundrobin", PolicyKind::RoundRobin),
             named: BTreeMap::new(),
-            columns: Vec::new(),
+            goals: Arc::new(goals::shipped(&[], &mut columns)),
+            columns,
             slow_start: SlowStart::default(),
             allow: Allow::default(),
             decision_sample: 0.0,
+            matchers: Vec::new(),
         }
     }
 }
@@ -104,10 +115,16 @@ pub enum PolicyKind {
     Federation(Box<Federation>),
     /// A model in its turn, then an engine of it.
     Sequential(Box<PolicyKind>),
+    /// The one that someone who is asked names; that failing, the best by goals.
+    Advised(Box<Advised>),
 }
 
 impl PolicyKind {
-    /// The built-in policies' names, in the order of the documentation.
+    /// Those that need to be told whom they ask.
+    pub const ADVISED: [&'static str; 2] = ["remote", "llm"];
+
+    /// The built-in policies' names, in the order of the documentation, without
+    /// these.
     pub const NAMES: [&'static str; 12] = [
         "roundrobin",
         "session",
@@ -139,6 +156,10 @@ impl PolicyKind {
             Self::Scored(_) => "scored",
             Self::Federation(_) => "federation",
             Self::Sequential(_) => "sequential",
+            Self::Advised(of) => match of.adviser {
+                Adviser::Remote { .. } => "remote",
+                Adviser::Llm { .. } => "llm",
+            },
         }
     }
 
@@ -149,6 +170,16 @@ impl PolicyKind {
             Self::Sequential(then) => then.innermost(),
             Self::Federation(of) => of.strategy.innermost(),
             other => other,
+        }
+    }
+
+    /// What it selects by, if it selects by attributes.
+    #[must_use]
+    pub fn scored(&self) -> Option<&Scored> {
+        match self {
+            Self::Scored(of) => Some(of),
+            Self::Advised(of) => Some(&of.then),
+            _ => None,
         }
     }
 
@@ -181,10 +212,8 @@ impl PolicyKind {
             | Self::LeastConnections
             | Self::PrefixAware(_)
             | Self::Federation(_) => true,
-            Self::Scored(of) => {
-                let mut goals = of.goals.iter();
-                goals.any(|goal| matches!(goal.attribute, Attribute::Live(_)))
-            }
+            Self::Scored(of) => of.looks_at_live(),
+            Self::Advised(of) => of.then.looks_at_live(),
             Self::Sequential(then) => then.looks_at_live(),
             _ => false,
         }
@@ -268,50 +297,6 @@ pub struct PrefixAware {
     pub load_bound: f64,
 }
 
-/// What `scored` is told.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Scored {
-    /// What is wanted, [`MOST_GOALS`] at most.
-    pub goals: Vec<Goal>,
-    /// Who is taken of those that were scored.
-    pub picker: Picker,
-}
-
-/// One thing that is wanted of an engine.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Goal {
-    /// The attribute's name.
-    pub name: Arc<str>,
-    /// What it is.
-    pub attribute: Attribute,
-    /// Whether more of it is better.
-    pub direction: Direction,
-    /// Its share in the score.
-    pub weight: f64,
-}
-
-/// Which end of an attribute is the good one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Direction {
-    /// More is better.
-    Max,
-    /// Less is better.
-    Min,
-}
-
-/// Who is taken of those that were scored.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Picker {
-    /// The best; of equals the one with the fewest requests in flight.
-    Argmax,
-    /// Of so many best the one with the fewest requests in flight.
-    TopK(usize),
-    /// At random, by e to the power of the score over this temperature.
-    Softmax(f64),
-    /// At random, by score.
-    Weighted,
-}
-
 /// What `federation` is told.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Federation {
@@ -356,6 +341,8 @@ pub struct Allow {
     pub policy: bool,
     /// `x-pilotfish-models`.
     pub models: bool,
+    /// `x-pilotfish-select`, and `selection_query` in the body.
+    pub select: bool,
     /// `x-pilotfish-qos`.
     pub qos: bool,
     /// `x-pilotfish-engine`.
@@ -372,6 +359,7 @@ impl Default for Allow {
             explain: true,
             policy: true,
             models: true,
+            select: true,
             qos: true,
             engine: false,
             timeout: true,

@@ -5,11 +5,14 @@
 
 mod attributes;
 mod engines;
+mod goals;
 mod policies;
 mod requests;
 mod resilience;
+mod selection;
 mod unused;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde_json::Value;
@@ -17,6 +20,7 @@ use serde_json::Value;
 use super::Settings;
 use super::attribute::OwnAttribute;
 use super::dynamic::DynamicFile;
+use super::goals::NamedGoal;
 use super::problem::Problem;
 
 /// The keys that say which engines there are: taken together or not at all.
@@ -90,7 +94,7 @@ pub fn resolve(keys: &DynamicFile) -> Result<Resolved, Vec<Problem>> {
     };
     resolving.alias_targets(&aliases, &engines);
     if let Some(routing) = &routing {
-        resolving.unknown_columns(&routing.columns, &engines);
+        resolving.unknown_columns(routing, keys, &engines);
     }
     resolving.bounds(keys);
     let settings = Settings {
@@ -121,6 +125,8 @@ struct Resolving {
     columns: Vec<String>,
     /// Attributes that the keys tell how to read.
     own: Arc<[OwnAttribute]>,
+    /// Named goals, the shipped ones too.
+    named_goals: BTreeMap<Arc<str>, NamedGoal>,
 }
 
 impl Resolving {

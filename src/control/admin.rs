@@ -1,17 +1,18 @@
 //! The admin listener: for those who run us, on an address of its own.
 
 use std::convert::Infallible;
-use std::net::TcpListener as StdListener;
+use std::net::{SocketAddr, TcpListener as StdListener};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use http::request::Parts;
 use http::{Method, Request, StatusCode};
 use hyper::body::Incoming;
 use serde_json::Value;
 
-use super::Control;
-use crate::api::{Page, decisions, respond};
+use super::{Control, policies};
+use crate::api::{Answer, Page, decisions, finish};
 use crate::config::Timeouts;
 use crate::downstream::idle::IdleQueue;
 use crate::downstream::watch::{TICK, Watch};
@@ -34,6 +35,14 @@ pub struct Admin {
 }
 
 impl Admin {
+    /// Where it really listens.
+    ///
+    /// # Errors
+    /// When the system does not know it.
+    pub fn address(&self) -> std::io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+
     /// Serves until it is dropped.
     pub(super) async fn serve(self, control: Rc<Control>) {
         let listener = match net::register(self.listener) {
@@ -59,9 +68,9 @@ impl Admin {
                     Ok((stream, peer)) => {
                         let control = Rc::clone(&control);
                         let handle = move |request: Request<Incoming>, handled: Handled| {
-                            let response = respond(&request, handled, page(&control, &request));
+                            let control = Rc::clone(&control);
                             let answering: downstream::Answering<_> =
-                                Box::pin(async move { Ok::<_, Infallible>(response) });
+                                Box::pin(answer(control, request, handled));
                             answering
                         };
                         open.spawn_local(downstream::serve(stream, peer, Rc::clone(&shared), handle));
@@ -73,16 +82,31 @@ impl Admin {
     }
 }
 
-fn page(control: &Control, request: &Request<Incoming>) -> Page {
-    match (request.method(), request.uri().path()) {
+async fn answer(
+    control: Rc<Control>,
+    request: Request<Incoming>,
+    handled: Handled,
+) -> Result<Answer, Infallible> {
+    let (head, body) = request.into_parts();
+    let serving = handled.serve(head.version);
+    let page = if policies::is_route(head.uri.path()) {
+        policies::page(&control, &head, body, serving.deadline()).await
+    } else {
+        page(&control, &head)
+    };
+    Ok(finish(page, &head, serving))
+}
+
+fn page(control: &Control, head: &Parts) -> Page {
+    match (&head.method, head.uri.path()) {
         (&Method::GET | &Method::HEAD, "/config") => json(StatusCode::OK, &control.config_page()),
         (&Method::GET | &Method::HEAD, "/debug/log-level") => json(
             StatusCode::OK,
             &serde_json::json!({"level": telemetry::level()}),
         ),
-        (&Method::PUT, "/debug/log-level") => set_level(request.uri().query().unwrap_or_default()),
+        (&Method::PUT, "/debug/log-level") => set_level(head.uri.query().unwrap_or_default()),
         (&Method::GET | &Method::HEAD, path) if path.starts_with("/debug/decisions") => {
-            decisions(control, path, request.uri().query().unwrap_or_default())
+            decisions(control, path, head.uri.query().unwrap_or_default())
         }
         (_, "/config" | "/debug/log-level" | "/debug/decisions") => error(
             StatusCode::METHOD_NOT_ALLOWED,
@@ -90,7 +114,7 @@ fn page(control: &Control, request: &Request<Incoming>) -> Page {
         ),
         _ => error(
             StatusCode::NOT_FOUND,
-            "Here are GET /config, GET /debug/decisions?last=N, GET /debug/decisions/ID, \
+            "Here are GET /config, GET, POST, PUT and DELETE /policy, GET /debug/decisions?last=N, GET /debug/decisions/ID, \
              GET /debug/log-level and PUT /debug/log-level?level=LEVEL.",
         ),
     }
@@ -155,11 +179,11 @@ fn set_level(query: &str) -> Page {
     }
 }
 
-fn json(status: StatusCode, value: &Value) -> Page {
+pub(super) fn json(status: StatusCode, value: &Value) -> Page {
     Page::json(status, Bytes::from(value.to_string()))
 }
 
-fn error(status: StatusCode, message: &str) -> Page {
+pub(super) fn error(status: StatusCode, message: &str) -> Page {
     let error = serde_json::json!({"error": {
         "message": message, "type": "invalid_request_error", "param": null, "code": status.as_u16(),
     }});

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 
 use super::QUEUE;
+use crate::api::search::Listing;
 use crate::api::{Ask, Query};
 
 /// Pages of one kind that may be on their way to readers. One of a thousand
@@ -17,9 +18,16 @@ const MOST: usize = 4;
 /// How old the newest of so many may be when it is given once more.
 const FRESH: Duration = Duration::from_secs(1);
 
+/// Bytes of lists of blocks that may be on their way to readers: each is for one
+/// alone, and of a thousand blocks has some 4 MiB.
+const MOST_LISTED: usize = 64 << 20;
+
 /// The pages that were given out, of each kind.
 #[derive(Debug, Default)]
-pub(super) struct Pages(RefCell<[Given; 2]>);
+pub(super) struct Pages {
+    pages: RefCell<[Given; 2]>,
+    lists: RefCell<Vec<Bytes>>,
+}
 
 /// Those of one kind.
 #[derive(Debug, Default)]
@@ -43,26 +51,49 @@ impl Pages {
             let now = Instant::now();
             let mut pages: [Option<Bytes>; 2] = Default::default();
             for ask in asks.drain(..) {
-                // Whoever asked may be gone.
-                if ask.reply.is_closed() {
-                    continue;
-                }
-                let page = &mut pages[ask.query as usize];
+                let (query, reply) = match ask {
+                    // Whoever asked may be gone.
+                    Ask::Page(_, reply) | Ask::Blocks(_, reply) if reply.is_closed() => continue,
+                    Ask::Page(query, reply) => (query, reply),
+                    Ask::Blocks(listing, reply) => {
+                        if let Some(list) = self.list(&listing) {
+                            let _ = reply.send(list);
+                        }
+                        // Each takes as long as a page does, and there may be many.
+                        tokio::task::yield_now().await;
+                        continue;
+                    }
+                };
+                let page = &mut pages[query as usize];
                 if page.is_none() {
-                    let given = &mut self.0.borrow_mut()[ask.query as usize];
-                    *page = given.next(now, |length| make(ask.query, length));
+                    let given = &mut self.pages.borrow_mut()[query as usize];
+                    *page = given.next(now, |length| make(query, length));
                 }
                 // Without an answer it is told to come again.
                 if let Some(page) = page {
-                    let _ = ask.reply.send(Bytes::clone(page));
+                    let _ = reply.send(Bytes::clone(page));
                 }
             }
         }
     }
 
+    /// A list of blocks, as long as there is room for one.
+    fn list(&self, listing: &Listing) -> Option<Bytes> {
+        let mut lists = self.lists.borrow_mut();
+        lists.retain(|list| !list.is_unique());
+        let held: usize = lists.iter().map(Bytes::len).sum();
+        if held >= MOST_LISTED {
+            return None;
+        }
+        let list = listing.page();
+        lists.push(Bytes::clone(&list));
+        Some(list)
+    }
+
     /// Drops the pages that nobody reads any more.
     pub(super) fn forget(&self) {
-        self.0.borrow_mut().iter_mut().for_each(Given::forget);
+        self.pages.borrow_mut().iter_mut().for_each(Given::forget);
+        self.lists.borrow_mut().retain(|list| !list.is_unique());
     }
 }
 
@@ -131,7 +162,7 @@ mod tests {
         let (control, asked) = mpsc::channel(QUEUE);
         let ask = |query| {
             let (reply, answer) = oneshot::channel();
-            control.try_send(Ask { query, reply }).unwrap();
+            control.try_send(Ask::Page(query, reply)).unwrap();
             answer
         };
         drop(ask(Query::Engines));
@@ -144,6 +175,37 @@ mod tests {
             assert_eq!(answer.await.unwrap(), "Metrics 1");
         }
         assert_eq!(made.get(), 1);
+    }
+
+    #[tokio::test]
+    async fn lists_of_blocks_are_made_until_too_much_of_them_is_being_read() {
+        let mut fleet = crate::fleet::testing::fleet();
+        fleet.reconcile(vec![crate::fleet::testing::spec("http://a:1", &["m"])]);
+        let snapshot = fleet.published().load_full();
+        let (control, asked) = mpsc::channel(QUEUE);
+        let ask = move || {
+            let (reply, answer) = oneshot::channel();
+            let listing = Listing::everything(&snapshot);
+            let ask = Ask::Blocks(Box::new(listing), reply);
+            control.try_send(ask).unwrap();
+            answer
+        };
+        let pages = Pages::default();
+        let slow = Bytes::from(vec![b' '; MOST_LISTED]);
+        pages.lists.borrow_mut().push(Bytes::clone(&slow));
+        let refused = ask();
+        drop(ask());
+        let made = Cell::new(0);
+        let serve = pages.serve(asked, numbered(&made));
+        let asking = async move {
+            assert!(refused.await.is_err());
+            drop(slow);
+            assert!(ask().await.unwrap().starts_with(b"{\"success\":true"));
+        };
+        tokio::join!(serve, asking);
+        pages.forget();
+        assert!(pages.lists.borrow().is_empty(), "none is kept for nobody");
+        assert_eq!(made.get(), 0);
     }
 
     #[test]

@@ -13,10 +13,11 @@ use super::Control;
 use crate::api::exposition::{Kind, single};
 use crate::config::dynamic::DynamicFile;
 use crate::config::problem::{Problem, Problems};
-use crate::config::resolve::{overlay, resolve};
+use crate::config::resolve::{Resolved, overlay};
 use crate::config::validate::parse;
 use crate::config::watch::{FileWatch, settled};
-use crate::config::{DynamicSource, difference};
+use crate::config::{DynamicSource, Settings, difference};
+use crate::registry::Registry;
 
 /// How reloading goes.
 #[derive(Debug)]
@@ -108,7 +109,11 @@ impl Control {
             let seen = self.reloads.borrow().seen.clone();
             match settled(&source.file, &seen).await {
                 None => {}
-                Some(found) => self.take(source, found),
+                Some(found) => {
+                    // A policy that is being registered was tried with what is in force.
+                    let _turn = self.changing.lock().await;
+                    self.take(source, found);
+                }
             }
         }
     }
@@ -134,20 +139,12 @@ impl Control {
     }
 
     fn apply(&self, source: &DynamicSource, keys: DynamicFile) -> Result<(), Vec<Problem>> {
-        let resolved = resolve(&overlay(&keys, &source.flags))?;
+        let resolved = (self.policies.load()).resolve(&overlay(&keys, &self.flags))?;
         for warning in &resolved.warnings {
             tracing::warn!("{}: {warning}", source.file.display());
         }
-        let new = Arc::new(resolved.settings);
-        let old = self.settings.replace(Arc::clone(&new));
-        let changes = difference::words(&old, &new);
-        if changes.is_empty() {
+        if !self.put_in_force(resolved.settings) {
             tracing::info!("the dynamic file is good, and changes nothing");
-        } else {
-            self.reconcile();
-            self.newcomers.notify_one();
-            let generation = self.published.load().generation;
-            tracing::info!(generation, "configuration applied: {changes}");
         }
         {
             let mut reloads = self.reloads.borrow_mut();
@@ -159,6 +156,30 @@ impl Control {
         let page = health_page(self.reloads.borrow().applied.as_ref());
         self.health.store(Arc::new(page));
         Ok(())
+    }
+
+    /// What flags and file say, with these policies registered.
+    pub(super) fn resolved_with(&self, policies: &Registry) -> Result<Resolved, Vec<Problem>> {
+        let reloads = self.reloads.borrow();
+        match &reloads.applied {
+            Some(keys) => policies.resolve(&overlay(keys, &self.flags)),
+            None => policies.resolve(&self.flags),
+        }
+    }
+
+    /// Acts by these settings from now on; false when they are those in force.
+    pub(super) fn put_in_force(&self, settings: Settings) -> bool {
+        let new = Arc::new(settings);
+        let old = self.settings.replace(Arc::clone(&new));
+        let changes = difference::words(&old, &new);
+        if changes.is_empty() {
+            return false;
+        }
+        self.reconcile();
+        self.newcomers.notify_one();
+        let generation = self.published.load().generation;
+        tracing::info!(generation, "configuration applied: {changes}");
+        true
     }
 
     fn refuse(&self, problems: Problems) {
@@ -183,6 +204,8 @@ impl Control {
                 failure.list.iter().map(ToString::to_string).collect::<Vec<_>>()
             }),
             "policy": &*self.published.load().policies.default.spec.name,
+            "registered_policies": self.policies.load().registered()
+                .map(|policy| policy.uri.clone()).collect::<Vec<_>>(),
             "engines": settings.engines.len(),
             "aliases": settings.aliases,
         })

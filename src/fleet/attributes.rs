@@ -27,6 +27,7 @@ pub struct Freshness {
 
 impl Freshness {
     /// Whether what was heard then, in milliseconds of the fleet's clock, is fresh.
+    #[inline]
     #[must_use]
     pub fn is_fresh(&self, at_ms: u64) -> bool {
         at_ms >= self.from_ms
@@ -146,9 +147,12 @@ impl Attributes {
     /// does not have is not known any more.
     pub fn set(&self, values: &Values, at: Duration) {
         let at_ms = millis(at).max(1);
-        for (slot, value) in self.slots.iter().zip(values) {
-            let is_lasting = value.is_none() && slot.at_ms.load(Relaxed) == LASTING;
-            if !is_lasting && !value.is_some_and(f64::is_nan) {
+        let places = (0..Place::COUNT).filter_map(Place::at);
+        for (place, (slot, value)) in places.zip(self.slots.iter().zip(values)) {
+            let is_beside = slot.at_ms.load(Relaxed) == LASTING || place.is_measured();
+            // What pages do not tell stays, and so does what they tell nothing new of.
+            let stays = value.map_or(is_beside, f64::is_nan);
+            if !stays {
                 slot.set(*value, at_ms);
             }
         }
@@ -193,6 +197,7 @@ impl Attributes {
     }
 
     /// The value, if it is known and fresh.
+    #[inline]
     #[must_use]
     pub fn fresh(&self, place: impl Into<Place>, by: Freshness) -> Option<f64> {
         let slot = &self.slots[place.into().index()];
@@ -269,8 +274,10 @@ mod tests {
         assert_eq!(attributes.age(second * 10), Some(second * 9));
         assert_eq!(attributes.age_of(Live::MaxModelLen, second), None);
         attributes.hear(Live::MaxModelLen, 4096.0, second);
+        attributes.hear(Live::TasksTotal, 3.0, second * 8);
         attributes.set(&values, second * 9);
         assert_eq!(attributes.fresh(Live::MaxModelLen, by), Some(4096.0));
+        assert_eq!(attributes.fresh(Live::TasksTotal, by), Some(3.0));
         let told = attributes.told();
         assert_eq!(Attributes::from_told(&told).told(), told);
         // Nothing new is not unknown.

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use super::Snapshot;
+use super::blocks::Groups;
 use super::engine::{Engine, EngineSpec};
 use super::health;
 use super::layout::{Layout, MOST_RENDEZVOUS};
@@ -30,7 +31,7 @@ pub struct Candidate {
 
 /// Engines among which one choice is made, sorted by URL, as the reference
 /// router takes them.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct CandidateSet {
     pub(super) list: Vec<Candidate>,
     /// Round-robin's position, shared by the workers, and by the sets of one
@@ -41,6 +42,12 @@ pub struct CandidateSet {
     pub(super) ejected: Arc<AtomicU32>,
     /// What is the same for every request.
     pub layout: Arc<Layout>,
+    /// Its blocks, where some of its engines are of one.
+    pub groups: Option<Arc<Groups>>,
+    /// The model that its engines are asked for; empty: any.
+    pub name: Arc<str>,
+    /// Unique for the life of the process; 0: never published.
+    pub serial: u64,
 }
 
 /// The load of a set that is too large to be summed each time: see
@@ -118,14 +125,38 @@ impl CandidateSet {
     }
 
     /// The set of `engines` that follows `old`, of a model that is counted under
-    /// `label`.
+    /// that label and has that name.
     pub(super) fn follow(
-        label: &str,
+        of: (&str, &Arc<str>),
         old: Option<&Self>,
         mut engines: Vec<Member>,
         (layouts, ejected): (&mut Layouts<'_>, &Arc<AtomicU32>),
     ) -> Self {
         engines.sort_by(|(a, _), (b, _)| a.url.text().cmp(b.url.text()));
+        let ids = engines
+            .iter()
+            .map(|(engine, spec)| match &spec.traits.block {
+                Some(block) => {
+                    let block: Arc<str> = Arc::from(block.as_str());
+                    (Arc::clone(&block), block)
+                }
+                None => (Arc::from(engine.url.text()), Arc::clone(of.1)),
+            });
+        let is_grouped = engines.iter().any(|(_, spec)| spec.traits.block.is_some());
+        let groups = is_grouped.then(|| Arc::new(Groups::new(ids)));
+        Self {
+            groups,
+            ..Self::ordered(of, old, engines, (layouts, ejected))
+        }
+    }
+
+    /// The same in the order as given, and without groups.
+    pub(super) fn ordered(
+        (label, name): (&str, &Arc<str>),
+        old: Option<&Self>,
+        engines: Vec<Member>,
+        (layouts, ejected): (&mut Layouts<'_>, &Arc<AtomicU32>),
+    ) -> Self {
         let list = engines.into_iter().map(|(engine, spec)| Candidate {
             served: engine.served(label),
             engine,
@@ -137,6 +168,9 @@ impl CandidateSet {
             busy: Arc::default(),
             ejected: Arc::clone(ejected),
             layout: Arc::default(),
+            groups: None,
+            name: Arc::clone(name),
+            serial: layouts.next_serial(),
         };
         set.layout = layouts.of(&set);
         set
@@ -151,6 +185,7 @@ pub(super) struct Layouts<'a> {
     needs_points: bool,
     rings: HashMap<Vec<u64>, Arc<Ring<u128>>>,
     known: HashMap<Vec<u64>, Arc<Layout>>,
+    serial: u64,
 }
 
 impl<'a> Layouts<'a> {
@@ -170,7 +205,20 @@ impl<'a> Layouts<'a> {
             needs_points: any(PolicyKind::needs_points),
             rings: rings.collect(),
             known: HashMap::new(),
+            // No snapshot has so many sets.
+            serial: (old.generation + 1) << 32,
         }
+    }
+
+    /// From here on no set needs a ring: what picks of a block's engines needs none.
+    pub(super) fn without_rings(&mut self) {
+        self.needs_ring = false;
+        self.needs_points = false;
+    }
+
+    fn next_serial(&mut self) -> u64 {
+        self.serial += 1;
+        self.serial
     }
 
     fn of(&mut self, set: &CandidateSet) -> Arc<Layout> {

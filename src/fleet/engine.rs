@@ -15,6 +15,7 @@ use super::latency::Latency;
 use super::orca::LoadReports;
 use super::reading::Reading;
 use super::ring::hash;
+use super::rolling;
 use super::stats::Served;
 use crate::config::{EngineUrl, Traits};
 
@@ -219,6 +220,7 @@ impl Engine {
         self.orca.forget();
         self.attributes.forget(Live::BusyTokensPerSecond);
         self.attributes.forget(Live::MaxModelLen);
+        rolling::forget_speed(&self.attributes);
         self.health.restarted(now);
     }
 
@@ -278,6 +280,16 @@ impl Engine {
     pub fn each_served(&self, mut show: impl FnMut(&Arc<str>, &Arc<Served>)) {
         let served = self.lock_served();
         served.iter().for_each(|(label, one)| show(label, one));
+    }
+
+    /// Requests that it answered, and the microseconds that they took together.
+    pub(super) fn answered(&self) -> (u64, u64) {
+        let (mut answers, mut micros) = (0, 0);
+        self.each_served(|_, served| {
+            let (more, took) = served.answered();
+            (answers, micros) = (answers + more, micros + took);
+        });
+        (answers, micros)
     }
 
     fn lock_served(&self) -> std::sync::MutexGuard<'_, BTreeMap<Arc<str>, Arc<Served>>> {

@@ -78,6 +78,9 @@ impl CandidateSet {
             busy: Arc::default(),
             ejected,
             layout: Arc::clone(&self.layout),
+            groups: self.groups.clone(),
+            name: Arc::clone(&self.name),
+            serial: 0,
         }
     }
 }

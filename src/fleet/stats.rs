@@ -118,6 +118,12 @@ impl Served {
         u32::try_from(mean).ok().filter(|mean| *mean > 0)
     }
 
+    /// Requests that were answered, and the microseconds that they took together.
+    pub(super) fn answered(&self) -> (u64, u64) {
+        let count = &self.outcomes[Outcome::Success as usize];
+        (count.load(Relaxed), self.succeeded.sum_us.load(Relaxed))
+    }
+
     /// How long requests took, with the reference's name for how they ended.
     #[must_use]
     pub fn latencies(&self) -> [(&'static str, &Latencies); 2] {

@@ -7,7 +7,8 @@ use serde::Serialize;
 
 use super::view::{Noted, View};
 use super::{
-    Question, affinity, federation, least, least_load, prefix, round_robin, scored, weighted,
+    Question, advised, affinity, federation, least, least_load, prefix, round_robin, scored,
+    weighted,
 };
 use crate::config::policies::PolicyKind;
 
@@ -29,6 +30,9 @@ pub struct Verdict {
 /// One goal of one candidate.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct GoalVerdict {
+    /// The named goal that it is part of, if it is of one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub goal: Option<String>,
     /// What is wanted.
     pub attribute: String,
     /// Its value; `None`: not known, or too old.
@@ -139,6 +143,7 @@ pub(super) fn judge(kind: &PolicyKind, view: &View<'_>) -> Vec<Verdict> {
         PolicyKind::Session(of) | PolicyKind::ConsistentHash(of) => affinity::judge(of, view),
         PolicyKind::PrefixAware(of) => prefix::judge(*of, view),
         PolicyKind::Scored(of) => scored::judge(of, view),
+        PolicyKind::Advised(of) => advised::judge(of, view),
         PolicyKind::Federation(of) => federation::judge(of, view),
         PolicyKind::Sequential(then) => judge(then, view),
     }

@@ -10,7 +10,7 @@ use fastrand::Rng;
 
 use super::explain::{self, Verdict};
 use super::reason::Reason;
-use super::scored::Top;
+use super::top::Top;
 use super::view::{FULL, View};
 use super::{Refusal, pick as strategy};
 use crate::config::dynamic::Privacy;
@@ -72,7 +72,7 @@ fn depth(refusal: Refusal) -> u8 {
         Refusal::Full => 3,
         Refusal::PrivacyViolation => 4,
         Refusal::QosViolation => 5,
-        Refusal::LowScore => 6,
+        Refusal::LowScore | Refusal::NoMatch | Refusal::NoMatchNow => 6,
     }
 }
 
@@ -211,6 +211,7 @@ pub(super) fn judge(of: &Federation, view: &View<'_>) -> Vec<Verdict> {
             Refusal::PrivacyViolation => "not trusted enough",
             Refusal::QosViolation => "not quick enough",
             Refusal::LowScore => "score too low",
+            Refusal::NoMatch | Refusal::NoMatchNow => "does not match",
         }),
     });
     let mut top = Top::new(of.max_candidates);

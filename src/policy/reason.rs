@@ -23,11 +23,13 @@ pub enum Reason {
     Retry,
     /// The request named the engine.
     Pinned,
+    /// Someone who was asked advised it.
+    Advised,
 }
 
 impl Reason {
     /// All reasons with their label values.
-    pub const ALL: [(Self, &'static str); 8] = [
+    pub const ALL: [(Self, &'static str); 9] = [
         (Self::Primary, "primary"),
         (Self::Memory, "memory"),
         (Self::Overflow, "overflow"),
@@ -36,6 +38,7 @@ impl Reason {
         (Self::LastResort, "last_resort"),
         (Self::Retry, "retry"),
         (Self::Pinned, "pinned"),
+        (Self::Advised, "advised"),
     ];
 }
 
@@ -76,6 +79,6 @@ mod tests {
             assert_eq!(*reason as usize, index);
             (0..=index).for_each(|_| decisions.count(*reason));
         }
-        assert_eq!(decisions.read(), [1, 2, 3, 4, 5, 6, 7, 8]);
+        assert_eq!(decisions.read(), [1, 2, 3, 4, 5, 6, 7, 8, 9]);
     }
 }

@@ -11,7 +11,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use super::explain::{self, Verdict};
 use super::reason::Reason;
-use super::scored::Top;
+use super::top::Top;
 use super::view::View;
 use crate::fleet::layout::MOST_RENDEZVOUS;
 use crate::fleet::ring::mix;

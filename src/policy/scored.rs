@@ -1,292 +1,313 @@
-//! The best by goals: each attribute is set between the worst (0) and the best
-//! (1) of the candidates, and the weighted mean decides.
+//! The best by goals, of those that match a filter: each attribute is set
+//! between the worst (0) and the best (1) of the candidates, and the weighted
+//! mean decides.
 //!
 //! What is not known, or too old, scores as the worst: absent data never wins.
-
-use std::sync::atomic::Ordering::Relaxed;
+//! Where engines are of blocks, blocks are the candidates, and an engine of the
+//! block is picked by another policy.
 
 use fastrand::Rng;
 
-use super::explain::Verdict;
+use super::Refusal;
+use super::explain::{GoalVerdict, Verdict};
+use super::ranges::{Line, Ranges, mean};
+use super::top::Top;
+use super::units::Units;
 use super::view::View;
-use super::weighted;
-use crate::config::attribute::Attribute;
-use crate::config::policies::{Direction, Goal, MOST_GOALS, MOST_KEPT, Picker, Scored};
+use crate::config::policies::{Goal, MOST_GOALS, Picker, Scored};
 
-/// Values of candidates that are kept between two looks at them: among more
-/// candidates or goals they are read again.
-const KEPT: usize = 1024;
+/// Values of candidates that are kept between two looks at them; among more
+/// candidates or goals they are read again. Clearing more than is needed takes
+/// time, hence two sizes.
+const KEPT: [usize; 2] = [1024, 8192];
 /// Scores that differ by less are equal: live numbers are as old as the last
 /// reading, and all would run to whoever was best then.
 const BAND: f64 = 0.05;
 
-/// The candidate that the picker takes.
+/// The engine that the picker takes.
 pub(super) fn pick(of: &Scored, view: &View<'_>, rng: &mut Rng) -> Option<usize> {
-    let mut kept = [0.0; KEPT];
-    let scores = Scores::of(&of.goals, view, &mut kept);
+    let units = Units::new(of, view);
+    let unit = take(&units, of.picker, BAND, rng)?;
+    of_unit(&units, unit, rng)
+}
+
+/// An engine of that unit.
+pub(super) fn of_unit(units: &Units<'_>, unit: usize, rng: &mut Rng) -> Option<usize> {
+    match units.members(unit) {
+        None => Some(unit),
+        Some(members) => super::pick(&units.of.instance, &units.view.confined(members), rng),
+    }
+}
+
+/// The unit with the best score; of equals the one with the fewest requests in
+/// flight.
+pub(super) fn best(units: &Units<'_>, rng: &mut Rng) -> Option<usize> {
+    take(units, Picker::Argmax, 0.0, rng)
+}
+
+/// The unit that the picker takes; scores within the band are equal.
+fn take(units: &Units<'_>, picker: Picker, band: f64, rng: &mut Rng) -> Option<usize> {
+    let needed = width(&units.of.goals) * units.len();
+    if needed <= KEPT[0] {
+        take_of(&Scores::of(units, &mut [0.0; KEPT[0]]), picker, band, rng)
+    } else if needed <= KEPT[1] {
+        take_of(&Scores::of(units, &mut [0.0; KEPT[1]]), picker, band, rng)
+    } else {
+        take_of(&Scores::read_again(units), picker, band, rng)
+    }
+}
+
+fn take_of(scores: &Scores<'_>, picker: Picker, band: f64, rng: &mut Rng) -> Option<usize> {
+    let units = scores.units;
     let best = || {
         scores
             .each()
             .map(|(_, score)| score)
             .fold(f64::NEG_INFINITY, f64::max)
     };
-    match of.picker {
+    match picker {
         Picker::Argmax => {
             let best = best();
-            let near = scores.each().filter(|(_, score)| *score >= best - BAND);
-            view.least(near.map(|(at, _)| at), rng, |at| queue(view, at))
+            let near = scores.each().filter(|(_, score)| *score >= best - band);
+            let near = near.map(|(unit, _)| unit);
+            units.view.least(near, rng, |unit| units.queue(unit))
         }
         Picker::TopK(count) => {
             let mut top = Top::new(count);
-            scores.each().for_each(|(at, score)| top.offer(at, score));
-            view.least(top.positions(), rng, |at| queue(view, at))
+            // From anywhere: of equals the first are kept.
+            let from = rng.usize(..units.len().max(1));
+            let all = scores.each().skip(from).chain(scores.each().take(from));
+            all.for_each(|(unit, score)| top.offer(unit, score));
+            units
+                .view
+                .least(top.positions(), rng, |unit| units.queue(unit))
         }
         Picker::Softmax(temperature) => {
             let best = best();
-            let power = |score: f64| ((score - best) / temperature).exp();
-            weighted::draw(view, rng, |at| power(scores.ranges.score(view, at)))
+            draw(scores, rng, |score| ((score - best) / temperature).exp())
         }
-        Picker::Weighted => weighted::draw(view, rng, |at| scores.ranges.score(view, at)),
+        Picker::Weighted => draw(scores, rng, |score| score),
     }
 }
 
-/// Every open candidate's score.
+/// One with the probability of its share of all that `weight` says.
+fn draw(scores: &Scores<'_>, rng: &mut Rng, weight: impl Fn(f64) -> f64) -> Option<usize> {
+    let sane =
+        |score: f64| Some(weight(score)).filter(|weight| weight.is_finite() && *weight > 0.0);
+    let all: f64 = scores.each().filter_map(|(_, score)| sane(score)).sum();
+    if all <= 0.0 {
+        let each = scores.each().map(|(unit, _)| unit);
+        return scores.units.view.least(each, rng, |_| 0.0);
+    }
+    let (mut left, mut last) = (rng.f64() * all, None);
+    for (unit, score) in scores.each() {
+        if let Some(weight) = sane(score) {
+            last = Some(unit);
+            left -= weight;
+            if left < 0.0 {
+                break;
+            }
+        }
+    }
+    last
+}
+
+/// Why none of them may be chosen.
+pub(super) fn refusal(of: &Scored, view: &View<'_>) -> Refusal {
+    let units = Units::new(of, view);
+    let each = || (0..units.len()).map(|n| units.at(n));
+    let is_anyone = of.filter.is_none() && view.asked.capability.is_none();
+    if is_anyone || units.len() == 0 {
+        return view.refusal();
+    }
+    if !each().any(|unit| units.does(unit)) {
+        return Refusal::NoCapacity;
+    }
+    if !each().any(|unit| units.is_admitted(unit)) {
+        return Refusal::NoMatch;
+    }
+    let members = |unit: usize| units.members(unit).unwrap_or_default();
+    let matching: Vec<u32> = each()
+        .filter(|unit| units.does(*unit) && units.matches(*unit))
+        .flat_map(|unit| match members(unit) {
+            [] => vec![u32::try_from(unit).unwrap_or(u32::MAX)],
+            members => members.to_vec(),
+        })
+        .collect();
+    if matching.is_empty() {
+        return Refusal::NoMatchNow;
+    }
+    view.confined(&matching).refusal()
+}
+
+/// Places for each candidate.
+fn width(goals: &[Goal]) -> usize {
+    goals.len().clamp(1, MOST_GOALS)
+}
+
+/// Every candidate's score.
 struct Scores<'a> {
-    view: &'a View<'a>,
-    ranges: Ranges<'a>,
-    /// For each candidate as many places as there are goals, of which the first
-    /// has its score, or minus infinity where it is not open. `None`: too many.
+    units: &'a Units<'a>,
+    lines: [Line; MOST_GOALS],
+    /// For each unit as many places as there are goals, of which the first has
+    /// its score, or minus infinity where it is no candidate. `None`: too many.
     kept: Option<&'a [f64]>,
 }
 
 impl<'a> Scores<'a> {
-    fn of(goals: &'a [Goal], view: &'a View<'_>, kept: &'a mut [f64; KEPT]) -> Self {
-        let width = goals.len();
-        let Some(kept) = kept.get_mut(..width * view.len()) else {
-            return Self {
-                ranges: Ranges::of(goals, view),
-                kept: None,
-                view,
-            };
-        };
+    fn of(units: &'a Units<'a>, kept: &'a mut [f64]) -> Self {
+        let goals = &units.of.goals;
+        let width = width(goals);
         let mut ranges = Ranges::new(goals);
-        for (n, values) in kept.chunks_exact_mut(width.max(1)).enumerate() {
-            let at = view.at(n);
-            if !view.is_open(at) {
+        let kept = &mut kept[..width * units.len()];
+        for (n, values) in kept.chunks_exact_mut(width).enumerate() {
+            let unit = units.at(n);
+            if !units.is_candidate(unit) {
                 values[0] = f64::NEG_INFINITY;
                 continue;
             }
-            for ((slot, goal), range) in values.iter_mut().zip(goals).zip(&mut ranges.ranges) {
-                let value = value(view, at, &goal.attribute);
-                range.widen(value);
-                *slot = value.unwrap_or(f64::NAN);
+            for (goal, (slot, range)) in values.iter_mut().zip(&mut ranges.ranges).enumerate() {
+                if goal < goals.len() {
+                    let value = units.value(unit, goal);
+                    range.widen(value);
+                    *slot = value.unwrap_or(f64::NAN);
+                }
             }
         }
-        for values in kept.chunks_exact_mut(width.max(1)) {
+        let lines = ranges.lines();
+        for values in kept.chunks_exact_mut(width) {
             if values[0] != f64::NEG_INFINITY {
-                values[0] = ranges.mean(values.iter().copied());
+                values[0] = mean(&lines[..goals.len()], values.iter().copied());
             }
         }
         Self {
             kept: Some(kept),
-            ranges,
-            view,
+            lines,
+            units,
         }
     }
 
-    /// Positions and scores of those that are open.
+    fn read_again(units: &'a Units<'a>) -> Self {
+        Self {
+            lines: Ranges::of(units).lines(),
+            kept: None,
+            units,
+        }
+    }
+
+    /// Numbers and scores of those that may be chosen.
     fn each(&self) -> impl Iterator<Item = (usize, f64)> {
-        let width = self.ranges.goals.len().max(1);
+        let units = self.units;
         let few = self.kept.into_iter().flat_map(move |kept| {
-            let all = kept.chunks_exact(width).enumerate();
+            let all = kept.chunks_exact(width(&units.of.goals)).enumerate();
             let open = all.filter(|(_, values)| values[0] != f64::NEG_INFINITY);
-            open.map(|(n, values)| (self.view.at(n), values[0]))
+            open.map(|(n, values)| (units.at(n), values[0]))
         });
         let many = self.kept.is_none().then(|| {
-            let open = self.view.open();
-            open.map(|at| (at, self.ranges.score(self.view, at)))
+            let all = (0..units.len()).map(|n| units.at(n));
+            let open = all.filter(|unit| units.is_candidate(*unit));
+            open.map(|unit| (unit, score(units, &self.lines, unit)))
         });
         few.chain(many.into_iter().flatten())
     }
 }
 
-fn queue(view: &View<'_>, at: usize) -> f64 {
-    let ours = view.engine(at).in_flight.load(Relaxed);
-    (f64::from(ours) + 1.0) / view.weight(at)
+/// A candidate's score.
+fn score(units: &Units<'_>, lines: &[Line], unit: usize) -> f64 {
+    let values = (0..units.of.goals.len()).map(|goal| units.value(unit, goal));
+    mean(lines, values.map(|value| value.unwrap_or(f64::NAN)))
 }
 
-/// The best so far, the worst of them last.
-pub(super) struct Top {
-    kept: [(f64, u32); MOST_KEPT],
-    count: usize,
-    most: usize,
+/// One unit as a selection sees it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Judged {
+    /// Its number: that of its group, or its position.
+    pub unit: usize,
+    /// Why it cannot be chosen.
+    pub excluded: Option<&'static str>,
+    /// 0 to 1; 0 if it cannot be chosen.
+    pub score: f64,
+    /// What that is made of.
+    pub goals: Vec<GoalVerdict>,
+    /// Requests in flight for its weight, and one more: the fewest win of equals.
+    pub queue: f64,
 }
 
-impl Top {
-    pub(super) fn new(most: usize) -> Self {
-        Self {
-            kept: [(f64::NEG_INFINITY, 0); MOST_KEPT],
-            count: 0,
-            most: most.clamp(1, MOST_KEPT),
-        }
-    }
-
-    /// What a score must be above to be kept.
-    #[inline]
-    pub(super) fn least(&self) -> f64 {
-        if self.count < self.most {
-            f64::NEG_INFINITY
+/// Every unit, those that may be chosen first, the best of them first of all.
+pub(super) fn judged(units: &Units<'_>) -> Vec<Judged> {
+    let ranges = Ranges::of(units);
+    let lines = ranges.lines();
+    let judge = |unit: usize| {
+        let excluded = if !units.does(unit) {
+            Some("does other work")
+        } else if !units.is_admitted(unit) {
+            Some("does not match")
+        } else if !units.matches(unit) {
+            Some("does not match now")
+        } else if units.is_open(unit) {
+            None
         } else {
-            self.kept[self.count - 1].0
-        }
-    }
-
-    pub(super) fn offer(&mut self, at: usize, score: f64) {
-        if self.count == self.most && score <= self.least() {
-            return;
-        }
-        self.count = (self.count + 1).min(self.most);
-        let mut slot = self.count - 1;
-        while slot > 0 && self.kept[slot - 1].0 < score {
-            self.kept[slot] = self.kept[slot - 1];
-            slot -= 1;
-        }
-        self.kept[slot] = (score, u32::try_from(at).unwrap_or(u32::MAX));
-    }
-
-    pub(super) fn positions(&self) -> impl Iterator<Item = usize> {
-        self.kept[..self.count].iter().map(|(_, at)| *at as usize)
-    }
-
-    /// The positions, best first, written into `into`; tells how many.
-    pub(super) fn write(&self, into: &mut [u32; MOST_KEPT]) -> usize {
-        for (slot, (_, at)) in into.iter_mut().zip(&self.kept[..self.count]) {
-            *slot = *at;
-        }
-        self.count
-    }
-}
-
-/// The lowest and the highest value of a goal.
-#[derive(Clone, Copy)]
-struct Range {
-    low: f64,
-    high: f64,
-}
-
-impl Range {
-    fn widen(&mut self, value: Option<f64>) {
-        if let Some(value) = value {
-            self.low = self.low.min(value);
-            self.high = self.high.max(value);
-        }
-    }
-}
-
-/// Every goal's range among the candidates.
-struct Ranges<'a> {
-    goals: &'a [Goal],
-    ranges: [Range; MOST_GOALS],
-    weights: f64,
-}
-
-impl<'a> Ranges<'a> {
-    fn new(goals: &'a [Goal]) -> Self {
-        let nothing = Range {
-            low: f64::INFINITY,
-            high: f64::NEG_INFINITY,
+            let first = units
+                .members(unit)
+                .map_or(unit, |members| members[0] as usize);
+            units.view.closed(first).or(Some("closed"))
         };
-        Self {
-            weights: goals.iter().map(|goal| goal.weight).sum(),
-            ranges: [nothing; MOST_GOALS],
-            goals,
+        // Of those that cannot be chosen nothing is set between worst and best.
+        let is_judged = excluded.is_none();
+        Judged {
+            unit,
+            score: if is_judged {
+                score(units, &lines, unit)
+            } else {
+                0.0
+            },
+            goals: if is_judged {
+                ranges.verdicts(units, unit)
+            } else {
+                Vec::new()
+            },
+            queue: units.queue(unit),
+            excluded,
         }
-    }
+    };
+    let mut judged: Vec<Judged> = (0..units.len()).map(|n| judge(units.at(n))).collect();
+    judged.sort_by(|a, b| {
+        let by_score = b
+            .score
+            .total_cmp(&a.score)
+            .then(a.queue.total_cmp(&b.queue));
+        (a.excluded.is_some().cmp(&b.excluded.is_some())).then(by_score)
+    });
+    judged
+}
 
-    fn of(goals: &'a [Goal], view: &View<'_>) -> Self {
-        let mut ranges = Self::new(goals);
-        for at in view.open() {
-            for (goal, range) in goals.iter().zip(&mut ranges.ranges) {
-                range.widen(value(view, at, &goal.attribute));
+/// Engines ranked by the score of their unit, with every goal's own; those of one
+/// unit by the policy that picks among them.
+pub(super) fn judge(of: &Scored, view: &View<'_>) -> Vec<Verdict> {
+    let units = Units::new(of, view);
+    let mut verdicts = Vec::with_capacity(view.len());
+    for judged in judged(&units) {
+        let verdict = |at: usize, behind: f64| {
+            let verdict = match view.closed(at).or(judged.excluded) {
+                Some(why) => Verdict::new(f64::INFINITY).but(why),
+                None => Verdict {
+                    goals: judged.goals.clone(),
+                    ..Verdict::new(-judged.score + behind).with("score", judged.score)
+                },
+            };
+            Verdict { at, ..verdict }
+        };
+        match units.members(judged.unit) {
+            None => verdicts.push(verdict(judged.unit, 0.0)),
+            Some(members) => {
+                let mut within = super::explain::judge(&of.instance, &view.confined(members));
+                within.sort_by(|a, b| a.cost.total_cmp(&b.cost));
+                // So little that blocks keep their order.
+                let behind = (0..).map(|n| f64::from(n) * 1e-9);
+                let within = within.iter().zip(behind);
+                verdicts.extend(within.map(|(one, behind)| verdict(one.at, behind)));
             }
         }
-        ranges
     }
-
-    /// From 0, worst, to 1; the middle where all are the same. What is not
-    /// known (NaN) is the worst.
-    fn normalised(&self, index: usize, value: f64) -> f64 {
-        if value.is_nan() {
-            return 0.0;
-        }
-        let Range { low, high } = self.ranges[index];
-        let part = if high > low {
-            (value - low) / (high - low)
-        } else {
-            0.5
-        };
-        match self.goals[index].direction {
-            Direction::Max => part,
-            Direction::Min => 1.0 - part,
-        }
-    }
-
-    /// The weighted mean of a candidate's values.
-    fn mean(&self, values: impl Iterator<Item = f64>) -> f64 {
-        let each = values.zip(self.goals).take(MOST_GOALS).enumerate();
-        let parts = each.map(|(n, (value, goal))| self.normalised(n, value) * goal.weight);
-        let mean = parts.sum::<f64>() / self.weights;
-        // Values may be further apart than numbers go.
-        if mean.is_finite() { mean } else { 0.0 }
-    }
-
-    fn score(&self, view: &View<'_>, at: usize) -> f64 {
-        let values = self
-            .goals
-            .iter()
-            .map(|goal| value(view, at, &goal.attribute));
-        self.mean(values.map(|value| value.unwrap_or(f64::NAN)))
-    }
-}
-
-/// What is known of a candidate now.
-fn value(view: &View<'_>, at: usize, attribute: &Attribute) -> Option<f64> {
-    let one = view.one(at);
-    let engine = &one.engine;
-    let value = match attribute {
-        Attribute::Live(live) => engine.attributes.fresh(*live, view.by)?,
-        Attribute::InFlight => f64::from(engine.in_flight.load(Relaxed)),
-        #[expect(clippy::cast_precision_loss, reason = "far below 2^52 tokens")]
-        Attribute::OutstandingTokens => engine.outstanding.load(Relaxed) as f64,
-        Attribute::Latency => engine.latency.get(view.moment.now)? * 1e3,
-        Attribute::InputPrice => one.spec.traits.cost?.input_per_mtok,
-        Attribute::OutputPrice => one.spec.traits.cost?.output_per_mtok,
-        Attribute::Column(column) => *view.set.layout.columns.get(*column)?.get(at)?,
-    };
-    value.is_finite().then_some(value)
-}
-
-/// Ranked by score, with every goal's own.
-pub(super) fn judge(of: &Scored, view: &View<'_>) -> Vec<Verdict> {
-    let ranges = Ranges::of(&of.goals, view);
-    super::explain::each(view, |at| {
-        let score = ranges.score(view, at);
-        let mut verdict = Verdict::new(-score).with("score", score);
-        for (index, goal) in of.goals.iter().take(MOST_GOALS).enumerate() {
-            let raw = value(view, at, &goal.attribute);
-            let attributes = &view.engine(at).attributes;
-            let age = match goal.attribute {
-                Attribute::Live(place) => attributes.age_of(place, view.moment.now),
-                _ => None,
-            };
-            verdict.goals.push(super::explain::GoalVerdict {
-                attribute: goal.name.to_string(),
-                raw,
-                normalised: ranges.normalised(index, raw.unwrap_or(f64::NAN)),
-                weight: goal.weight,
-                age_seconds: age.map(|age| age.as_secs_f64()),
-            });
-        }
-        verdict
-    })
+    verdicts
 }

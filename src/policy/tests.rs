@@ -1,10 +1,12 @@
 //! Each policy by tables; by properties: `properties`.
 
 mod composite;
+mod grouped;
 mod open;
 mod properties;
 mod reasons;
 mod replay;
+mod selection;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -90,6 +92,7 @@ fn choose(
             rules: Rules::of(&snapshot.settings),
             ..moment()
         },
+        bound: None,
     };
     decide(&snapshot.policies.default.spec.kind, &question, rng)
 }
@@ -183,6 +186,7 @@ fn nobody_is_nobody() {
             asked: &request(1),
             tried: &Tried::default(),
             moment: moment(),
+            bound: None,
         };
         let kind = &snapshot.policies.default.spec.kind;
         let none = decide(kind, &question, &mut Rng::with_seed(1));

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use fastrand::Rng;
 
+use super::bound::Bound;
 use super::reason::Reason;
 use super::{Asked, Moment, Question, Refusal, Tried};
 use crate::fleet::attributes::Freshness;
@@ -78,6 +79,8 @@ pub(super) struct View<'a> {
     heeding: Heeding,
     /// Positions to which the choice is confined.
     only: Option<&'a [u32]>,
+    /// What of a selection by attributes was looked at before.
+    pub(super) bound: Option<&'a Bound>,
     noted: &'a Noted,
 }
 
@@ -100,6 +103,7 @@ impl<'a> View<'a> {
                 Heeding::All
             },
             only: None,
+            bound: question.bound,
             noted,
         }
     }
@@ -136,6 +140,7 @@ impl<'a> View<'a> {
             tried: self.tried,
             heeding: self.heeding,
             only: Some(only),
+            bound: None,
             noted: self.noted,
         }
     }

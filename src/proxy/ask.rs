@@ -15,7 +15,7 @@ use crate::fleet::layout::Capability;
 use crate::fleet::ring::{hash, mix};
 use crate::fleet::{Model, Snapshot};
 use crate::policy::memory::{Fingerprint, Prefix, Turn};
-use crate::policy::{Asked, Policy};
+use crate::policy::{Advice, Asked, Policy};
 
 /// The policy that a request names, or the one in force; it must be one that
 /// heeds all that the request asks.
@@ -25,6 +25,16 @@ pub(super) fn policy<'a>(
     by_path: &Pinned,
 ) -> Result<&'a Arc<Policy>, ProxyError> {
     let policy = named(snapshot, wishes.policy)?;
+    heeds(policy, wishes, by_path)?;
+    Ok(policy)
+}
+
+/// Whether the policy heeds all that the request asks.
+pub(super) fn heeds(
+    policy: &Policy,
+    wishes: &Wishes<'_>,
+    by_path: &Pinned,
+) -> Result<(), ProxyError> {
     let kind = &policy.spec.kind;
     let is_free = wishes.engine.is_none() && *by_path == Pinned::No;
     let heeds_qos = matches!(kind, PolicyKind::Federation(_)) && is_free;
@@ -47,7 +57,7 @@ pub(super) fn policy<'a>(
             });
         }
     }
-    Ok(policy)
+    Ok(())
 }
 
 fn named<'a>(snapshot: &'a Snapshot, name: Option<&str>) -> Result<&'a Arc<Policy>, ProxyError> {
@@ -69,7 +79,7 @@ fn named<'a>(snapshot: &'a Snapshot, name: Option<&str>) -> Result<&'a Arc<Polic
 }
 
 /// What a policy looks for in a body.
-pub(super) fn wanted(kind: &PolicyKind) -> Wanted<'_> {
+pub(super) fn wanted<'a>(wishes: &Wishes<'_>, kind: &'a PolicyKind) -> Wanted<'a> {
     let mut of_body = kind.keys().iter().filter_map(|source| match source {
         KeySource::Body(key) => Some(key),
         _ => None,
@@ -79,7 +89,9 @@ pub(super) fn wanted(kind: &PolicyKind) -> Wanted<'_> {
     Wanted {
         key: of_body.find(|key| is_session || !matches!(&***key, "user" | "session_id")),
         prompt: kind.reads_prompt(),
-        any_model: matches!(kind, PolicyKind::Sequential(_)),
+        any_model: matches!(kind, PolicyKind::Sequential(_))
+            || kind.scored().is_some()
+            || wishes.select.is_some(),
     }
 }
 
@@ -125,8 +137,12 @@ pub(super) fn asked(
         prefix,
         prompt_tokens: facts.estimated_tokens,
         max_tokens: facts.max_tokens,
-        qos: wishes.qos.unwrap_or_default(),
-        capability: Capability::of_path(head.uri.path()),
+        qos: wishes.qos.as_deref().copied().unwrap_or_default(),
+        // Whoever names a model knows what it is for.
+        capability: (policy.spec.kind.scored().is_none())
+            .then(|| Capability::of_path(head.uri.path()))
+            .flatten(),
+        advice: Advice::None,
     };
     (asked, prints)
 }

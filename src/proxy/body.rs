@@ -13,7 +13,8 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
 use super::admit::Permit;
-use super::error::{CUT_EVENT, LATE_EVENT};
+use super::error::{CUT_EVENT, LATE_EVENT, ProxyError};
+use super::infer::retold::Retold;
 use super::meter::Meter;
 use crate::downstream::Serving;
 use crate::fleet::engine::Outcome;
@@ -32,6 +33,8 @@ pub enum ObservedBody {
     },
     /// An engine's; boxed, since hyper moves a body several times.
     Relay(Box<Relay>),
+    /// An engine's, in other words.
+    Retold(Box<Retold>),
 }
 
 /// An engine's body on its way.
@@ -150,7 +153,7 @@ impl Relay {
     }
 
     /// Whether all of the body has been given.
-    fn is_ended(&self) -> bool {
+    pub(super) fn is_ended(&self) -> bool {
         self.answer.ended() && self.first.is_none() && self.held.is_none()
     }
 
@@ -174,6 +177,18 @@ impl Relay {
             std::task::ready!(self.serving.poll_flushed(cx));
             return Poll::Ready(self.held.take().map(Err));
         }
+        match std::task::ready!(self.poll_piece(cx)) {
+            Some(Ok(data)) => self.give(data),
+            Some(Err(fault)) => self.cut(fault, cx),
+            None => Poll::Ready(None),
+        }
+    }
+
+    /// The next piece as the engine sent it; with its fault the body has ended.
+    pub(super) fn poll_piece(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Bytes, Fault>>> {
         // A clean close is no end of a stream that has not said [DONE].
         let by_close = self.answer.ends_by_close() && self.events.is_stream;
         let polled = match self.first.take() {
@@ -187,8 +202,7 @@ impl Relay {
                 } else {
                     (Outcome::Timeout, Fault::Silent)
                 };
-                self.settle(outcome);
-                self.cut(fault, cx)
+                Poll::Ready(Some(Err(self.broken(fault, outcome))))
             }
             Poll::Pending => Poll::Pending,
             Poll::Ready(Some(Ok(data))) => {
@@ -202,33 +216,62 @@ impl Relay {
                 if self.answer.ended() {
                     self.complete(now);
                 }
-                self.give(data)
+                Poll::Ready(Some(Ok(data)))
             }
             Poll::Ready(None) if by_close && !self.events.done() => {
-                self.settle(Outcome::Failure);
                 let unfinished = std::io::Error::other("closed before the stream was done");
-                self.cut(Fault::Broken(unfinished), cx)
+                let fault = Fault::Broken(unfinished);
+                Poll::Ready(Some(Err(self.broken(fault, Outcome::Failure))))
             }
             Poll::Ready(None) => {
                 self.complete(Instant::now());
                 Poll::Ready(None)
             }
             Poll::Ready(Some(Err(fault))) => {
-                self.settle(Outcome::Failure);
-                self.cut(fault, cx)
+                Poll::Ready(Some(Err(self.broken(fault, Outcome::Failure))))
             }
         }
     }
 
-    /// The engine's body ends here, before its end.
+    /// Takes down that the engine's body ends here, before its end.
+    pub(super) fn broken(&mut self, fault: Fault, outcome: Outcome) -> Fault {
+        self.settle(outcome);
+        tracing::warn!(target: "pilotfish::proxy", %fault, "an engine's answer broke off");
+        self.meter.breaks_off(&fault);
+        self.serving.gives_last();
+        fault
+    }
+
+    /// Whether it is an event stream.
+    pub(super) fn is_stream(&self) -> bool {
+        self.events.is_stream
+    }
+
+    /// Whether a cut may be told of in the stream itself.
+    pub(super) fn may_tell(&self) -> bool {
+        self.events.may_tell
+    }
+
+    /// Ready once the client has been sent all that it was given.
+    pub(super) fn poll_flushed(&self, cx: &Context<'_>) -> Poll<()> {
+        self.serving.poll_flushed(cx)
+    }
+
+    /// The client gets no answer of the engine, but these last words of ours, for
+    /// that error if there is one.
+    pub(super) fn gives_own(&mut self, error: Option<&ProxyError>) {
+        if let Some(error) = error {
+            self.meter.refused(error);
+        }
+        self.serving.gives_last();
+    }
+
+    /// Ends the client's answer.
     fn cut(
         &mut self,
         fault: Fault,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Fault>>> {
-        tracing::warn!(target: "pilotfish::proxy", %fault, "an engine's answer broke off");
-        self.meter.breaks_off(&fault);
-        self.serving.gives_last();
         let is_overdue = matches!(fault, Fault::Expired);
         self.held = Some(fault);
         if self.events.may_tell && self.events.at_boundary() && !self.events.done() {
@@ -238,7 +281,7 @@ impl Relay {
         self.poll(cx)
     }
 
-    fn give(&self, data: Bytes) -> Poll<Option<Result<Frame<Bytes>, Fault>>> {
+    pub(super) fn give(&self, data: Bytes) -> Poll<Option<Result<Frame<Bytes>, Fault>>> {
         self.serving.frame_given();
         Poll::Ready(Some(Ok(Frame::data(data))))
     }
@@ -266,6 +309,7 @@ impl Body for ObservedBody {
             Self::Own { data, .. } if data.is_empty() => Poll::Ready(None),
             Self::Own { data, .. } => Poll::Ready(Some(Ok(Frame::data(std::mem::take(data))))),
             Self::Relay(relay) => relay.poll(cx),
+            Self::Retold(retold) => retold.poll(cx),
         }
     }
 
@@ -273,6 +317,7 @@ impl Body for ObservedBody {
         match self {
             Self::Own { data, .. } => data.is_empty(),
             Self::Relay(relay) => relay.is_ended(),
+            Self::Retold(retold) => retold.is_ended(),
         }
     }
 
@@ -284,6 +329,7 @@ impl Body for ObservedBody {
                 let left = relay.answer.left().map(|left| left + first);
                 left.map_or_else(SizeHint::new, SizeHint::with_exact)
             }
+            Self::Retold(retold) => retold.size_hint(),
         }
     }
 }

@@ -29,7 +29,9 @@ impl Budget {
         }
     }
 
-    pub(super) fn share(&self) -> Share {
+    /// A part of it, empty so far.
+    #[must_use]
+    pub fn share(&self) -> Share {
         Share {
             budget: self.clone(),
             bytes: 0,
@@ -44,7 +46,11 @@ impl Budget {
 }
 
 impl Share {
-    pub(super) fn add(&mut self, bytes: usize) -> Result<(), ProxyError> {
+    /// Takes so many bytes more.
+    ///
+    /// # Errors
+    /// When the budget is spent; they count until it is dropped.
+    pub fn add(&mut self, bytes: usize) -> Result<(), ProxyError> {
         let before = self.budget.held.fetch_add(bytes, Relaxed);
         self.bytes += bytes;
         if before + bytes > self.budget.most {

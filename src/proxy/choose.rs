@@ -2,6 +2,7 @@
 //! from, gathered where the clock and the random generator are at hand.
 
 use std::cell::{Cell, RefCell};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant, SystemTime};
@@ -13,6 +14,7 @@ use crate::decisions::{DecisionLog, Inputs, Record};
 use crate::fleet::breaker::Standing;
 use crate::fleet::load::{Expected, InFlight};
 use crate::fleet::{Candidate, Model, Snapshot};
+use crate::policy::bound::Bound;
 use crate::policy::memory::Fingerprint;
 use crate::policy::reason::{Choice, Reason};
 use crate::policy::{self, Asked, Moment, Policy, Question, Refusal, Rules, Tried};
@@ -47,6 +49,10 @@ pub struct Choosing<'a> {
     pub recorded: Cell<Option<u64>>,
     /// Why the last engine was chosen.
     pub reason: Cell<Reason>,
+    /// Why its block was, when another choice came before this one.
+    pub block: Option<Reason>,
+    /// What of the policy's selection was looked at before.
+    pub bound: Option<Rc<Bound>>,
 }
 
 impl<'a> Choosing<'a> {
@@ -60,7 +66,42 @@ impl<'a> Choosing<'a> {
             self.reason.set(Reason::Pinned);
             return Some(pinned).filter(|_| !is_tried).ok_or(Refusal::Nobody);
         }
-        let question = Question {
+        let at = self.place(tried, now)?;
+        let chosen = self.model.candidates.list().get(at);
+        let chosen = chosen.ok_or(Refusal::Nobody)?;
+        if let Some(memory) = &self.policy.memory {
+            memory.learn(self.prints, chosen.engine.key, self.snapshot.clock(now));
+        }
+        Ok(chosen)
+    }
+
+    /// The position of an engine that was not tried, by the policy.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub fn place(&self, tried: &Tried, now: Instant) -> Result<usize, Refusal> {
+        let question = self.question(tried, now);
+        let log = self.log.filter(|log| log.has_room(question.moment.now));
+        let Choice { at, reason } = match log {
+            None => self.decide(&question)?,
+            Some(log) => self.recorded(log, &question)?,
+        };
+        let of_block = self.block.filter(|_| reason == Reason::Primary);
+        self.reason.set(of_block.unwrap_or(reason));
+        Ok(at)
+    }
+
+    /// Whether the policy might choose that block now.
+    #[must_use]
+    pub fn fits(&self, block: usize, now: Instant) -> bool {
+        let tried = Tried::default();
+        let question = self.question(&tried, now);
+        let scored = self.policy.spec.kind.scored();
+        scored.is_some_and(|of| policy::blocks::fits(of, &question, block))
+    }
+
+    pub(super) fn question<'b>(&'b self, tried: &'b Tried, now: Instant) -> Question<'b> {
+        Question {
             set: &self.model.candidates,
             asked: self.asked,
             tried,
@@ -69,26 +110,11 @@ impl<'a> Choosing<'a> {
                 stale_after: self.stale_after,
                 rules: Rules::of(&self.snapshot.settings),
             },
-        };
-        let log = self.log.filter(|log| log.has_room(question.moment.now));
-        let Choice { at, reason } = match log {
-            None => self.decide(&question)?,
-            Some(log) => self.recorded(log, &question)?,
-        };
-        self.reason.set(reason);
-        let chosen = self
-            .model
-            .candidates
-            .list()
-            .get(at)
-            .ok_or(Refusal::Nobody)?;
-        if let Some(memory) = &self.policy.memory {
-            memory.learn(self.prints, chosen.engine.key, question.moment.now);
+            bound: self.bound.as_deref(),
         }
-        Ok(chosen)
     }
 
-    /// The same, with a slot on it. An engine on trial is chosen anew if another
+    /// As [`Choosing::choose`], with a slot on it. An engine on trial is chosen anew if another
     /// worker began the one probe in between.
     ///
     /// # Errors

@@ -7,9 +7,12 @@ mod code;
 
 use http::StatusCode;
 
+use super::infer::fault::InferError;
 use super::peek::PeekFault;
 use crate::account::Ending;
 use crate::policy::Refusal;
+use crate::query::QueryError;
+use crate::select::SelectError;
 pub use code::{Code, Refusals};
 
 /// Why we, not an engine, answer a request with an error.
@@ -36,9 +39,9 @@ pub enum ProxyError {
     /// The body did not come in time.
     #[error("The request body did not arrive in time.")]
     BodyLate,
-    /// No `model` within the bytes that we hold.
-    #[error("The request body is too large: no 'model' in its first {0} bytes. Put 'model' first.")]
-    BodyTooLarge(usize),
+    /// That key is not within the bytes that we hold.
+    #[error("The request body is too large: no '{0}' in its first {1} bytes. Put '{0}' first.")]
+    BodyTooLarge(&'static str, usize),
     /// All bodies together are as large as we may hold.
     #[error("Too many large requests at once. Please try again later.")]
     OutOfMemory,
@@ -73,6 +76,12 @@ pub enum ProxyError {
         /// What is wrong with it.
         message: String,
     },
+    /// A selection by attributes that makes no sense.
+    #[error("Invalid selection: {0}.")]
+    Selection(#[from] QueryError),
+    /// A selection by a policy that there is not.
+    #[error("Policy '{0}' not found.")]
+    PolicyNotFound(String),
     /// More models to choose from than are looked at.
     #[error("Too many models: one request may list {0}.")]
     TooManyModels(usize),
@@ -96,6 +105,9 @@ pub enum ProxyError {
     /// There is no engine of that id.
     #[error("Engine '{0}' not found. The engines are listed at /engines.")]
     EngineNotFound(String),
+    /// What may be wrong with a request to `/v1/infer` alone.
+    #[error(transparent)]
+    Infer(#[from] InferError),
     /// No engine at all.
     #[error("No engine is available. Please try again later.")]
     NoEngine,
@@ -167,71 +179,55 @@ impl ProxyError {
     }
 
     fn row(&self) -> Row {
+        const BAD: StatusCode = StatusCode::BAD_REQUEST;
+        const UNKNOWN: StatusCode = StatusCode::NOT_FOUND;
+        const LATER: StatusCode = StatusCode::SERVICE_UNAVAILABLE;
+        const LATE: StatusCode = StatusCode::GATEWAY_TIMEOUT;
         let model = Some("model");
         match self {
             Self::Body(PeekFault::Duplicate(key) | PeekFault::TooLong(key)) => {
-                Row::client(StatusCode::BAD_REQUEST, Code::InvalidValue, Some(key))
+                Row::client(BAD, Code::InvalidValue, Some(key))
             }
             Self::Body(PeekFault::Syntax { .. }) | Self::NotAnObject => {
-                Row::client(StatusCode::BAD_REQUEST, Code::InvalidJson, None)
+                Row::client(BAD, Code::InvalidJson, None)
             }
-            Self::NoModel => Row::client(StatusCode::BAD_REQUEST, Code::MissingModel, model),
-            Self::BadModel => Row::client(StatusCode::BAD_REQUEST, Code::InvalidValue, model),
+            Self::NoModel => Row::client(BAD, Code::MissingModel, model),
+            Self::BadModel => Row::client(BAD, Code::InvalidValue, model),
             Self::Encoded => Row::client(
                 StatusCode::UNSUPPORTED_MEDIA_TYPE,
                 Code::UnsupportedEncoding,
                 None,
             ),
-            Self::BodyBroke(_) => Row::client(StatusCode::BAD_REQUEST, Code::IncompleteBody, None),
+            Self::BodyBroke(_) => Row::client(BAD, Code::IncompleteBody, None),
             Self::BodyLate => Row::client(StatusCode::REQUEST_TIMEOUT, Code::RequestTimeout, None),
-            Self::BodyTooLarge(_) => {
-                Row::client(StatusCode::PAYLOAD_TOO_LARGE, Code::RequestTooLarge, model)
-            }
+            Self::BodyTooLarge(key, _) => Row::client(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                Code::RequestTooLarge,
+                Some(key),
+            ),
             Self::Method(_) => {
                 Row::client(StatusCode::METHOD_NOT_ALLOWED, Code::MethodNotAllowed, None)
             }
-            Self::ModelNotFound(_) => {
-                Row::client(StatusCode::NOT_FOUND, Code::ModelNotFound, model)
+            Self::ModelNotFound(_) => Row::client(UNKNOWN, Code::ModelNotFound, model),
+            Self::NoEngineId => Row::client(BAD, Code::MissingEngineId, Some("id")),
+            Self::EngineNotFound(_) => Row::client(UNKNOWN, Code::EngineNotFound, Some("id")),
+            Self::Header { .. } => Row::client(BAD, Code::InvalidHeader, None),
+            Self::Selection(_) => Row::client(BAD, Code::InvalidSelection, Some("selection_query")),
+            Self::PolicyNotFound(_) => {
+                Row::client(UNKNOWN, Code::PolicyNotFound, Some("policyRuleURI"))
             }
-            Self::NoEngineId => {
-                Row::client(StatusCode::BAD_REQUEST, Code::MissingEngineId, Some("id"))
-            }
-            Self::EngineNotFound(_) => {
-                Row::client(StatusCode::NOT_FOUND, Code::EngineNotFound, Some("id"))
-            }
-            Self::Header { .. } => Row::client(StatusCode::BAD_REQUEST, Code::InvalidHeader, None),
-            Self::TooManyModels(_) => {
-                Row::client(StatusCode::BAD_REQUEST, Code::InvalidValue, model)
-            }
-            Self::EngineWithoutModel { .. } => {
-                Row::client(StatusCode::NOT_FOUND, Code::EngineNotFound, model)
-            }
-            Self::EngineAside(_) => Row::server(
-                StatusCode::SERVICE_UNAVAILABLE,
-                Code::EngineUnavailable,
-                None,
-            ),
+            Self::TooManyModels(_) => Row::client(BAD, Code::InvalidValue, model),
+            Self::EngineWithoutModel { .. } => Row::client(UNKNOWN, Code::EngineNotFound, model),
+            Self::EngineAside(_) => Row::server(LATER, Code::EngineUnavailable, None),
             Self::Refused(refusal) => Row::refused(*refusal),
-            Self::OutOfMemory => {
-                Row::server(StatusCode::SERVICE_UNAVAILABLE, Code::Overloaded, None)
-            }
+            Self::Infer(error) => Row::infer(error),
+            Self::OutOfMemory | Self::NoSocket(_) => Row::server(LATER, Code::Overloaded, None),
             Self::Full(full) => Row::full(full.code()),
-            Self::Expired => Row::server(StatusCode::GATEWAY_TIMEOUT, Code::DeadlineExceeded, None),
-            Self::NoSocket(_) => {
-                Row::server(StatusCode::SERVICE_UNAVAILABLE, Code::Overloaded, None)
-            }
-            Self::ModelUnavailable { .. } => Row::server(
-                StatusCode::SERVICE_UNAVAILABLE,
-                Code::ModelUnavailable,
-                model,
-            ),
-            Self::NoEngine => Row::server(
-                StatusCode::SERVICE_UNAVAILABLE,
-                Code::NoAvailableEngine,
-                None,
-            ),
+            Self::Expired => Row::server(LATE, Code::DeadlineExceeded, None),
+            Self::ModelUnavailable { .. } => Row::server(LATER, Code::ModelUnavailable, model),
+            Self::NoEngine => Row::server(LATER, Code::NoAvailableEngine, None),
             Self::EngineFailed(_) => Row::server(StatusCode::BAD_GATEWAY, Code::EngineError, None),
-            Self::EngineLate => Row::server(StatusCode::GATEWAY_TIMEOUT, Code::EngineTimeout, None),
+            Self::EngineLate => Row::server(LATE, Code::EngineTimeout, None),
         }
     }
 }
@@ -246,6 +242,8 @@ fn refused(refusal: Refusal) -> &'static str {
         Refusal::PrivacyViolation => "none that is up is trusted with this level of privacy",
         Refusal::QosViolation => "none that is up is as quick as x-pilotfish-qos asks",
         Refusal::LowScore => "none that is up scores as high as the policy's min_score",
+        Refusal::NoMatch => "none has the metadata and labels that the selection asks for",
+        Refusal::NoMatchNow => "none that has the metadata asked for does as well now as is asked",
     }
 }
 
@@ -308,6 +306,16 @@ impl Row {
             Refusal::AllUnhealthy => Self::server(unavailable, Code::AllUnhealthy, None),
             Refusal::QosViolation => Self::server(unavailable, Code::QosViolation, None),
             Refusal::LowScore => Self::server(unavailable, Code::ScoreTooLow, None),
+            Refusal::NoMatch => Self::client(StatusCode::NOT_FOUND, Code::NoMatch, None),
+            Refusal::NoMatchNow => Self::server(unavailable, Code::NoMatchNow, None),
+        }
+    }
+
+    fn infer(error: &InferError) -> Self {
+        let (status, code, param) = error.row();
+        match code {
+            Code::Overloaded | Code::EngineError => Self::server(status, code, param),
+            _ => Self::client(status, code, param),
         }
     }
 
@@ -345,6 +353,15 @@ pub const LATE_EVENT: &str = concat!(
     "\n\n"
 );
 
+impl From<SelectError> for ProxyError {
+    fn from(error: SelectError) -> Self {
+        match error {
+            SelectError::Query(error) => Self::Selection(error),
+            SelectError::PolicyNotFound(name) => Self::PolicyNotFound(name),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -360,7 +377,11 @@ mod tests {
             (ProxyError::Encoded, 415, "unsupported_encoding"),
             (ProxyError::BodyBroke("x".into()), 400, "incomplete_body"),
             (ProxyError::BodyLate, 408, "request_timeout"),
-            (ProxyError::BodyTooLarge(9), 413, "request_too_large"),
+            (
+                ProxyError::BodyTooLarge("model", 9),
+                413,
+                "request_too_large",
+            ),
             (ProxyError::OutOfMemory, 503, "overloaded"),
             (
                 ProxyError::Method("TRACE".into()),

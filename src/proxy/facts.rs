@@ -17,8 +17,9 @@ use hyper::body::Incoming;
 pub use super::budget::Budget;
 use super::budget::Share;
 use super::error::ProxyError;
+use super::infer::fault::InferError;
 use super::multipart::Multipart;
-use super::peek::{Found, ModelField, PromptAt, Scanner};
+use super::peek::{Found, ModelField, PromptAt, Scanner, SelectionAt};
 use crate::config::{Limits, MIN_BODY_BYTES_PER_SECOND};
 use crate::downstream::watch::Deadline;
 
@@ -87,6 +88,8 @@ pub struct Peeked {
     pub out_of_reach: bool,
     /// Where in the pieces the model's name stands, and how it is written.
     pub model_at: Option<(Range<u64>, Written)>,
+    /// Where a selection stands in the pieces.
+    pub selection_at: Option<Box<SelectionAt>>,
     /// Given back when the request has an answer.
     pub share: Share,
 }
@@ -100,6 +103,7 @@ impl Peeked {
             rest: None,
             out_of_reach: false,
             model_at: None,
+            selection_at: None,
             share,
         }
     }
@@ -107,8 +111,17 @@ impl Peeked {
     /// What can be said when all that will be read was.
     fn finish(&mut self, inference: bool, wanted: Wanted<'_>) -> Result<(), ProxyError> {
         let is_open = matches!(self.facts.model.as_deref(), Some("" | "auto"));
-        if inference && is_open && !wanted.any_model {
-            return Err(ProxyError::BadModel);
+        let mut selection = self.selection_at.iter();
+        if selection.any(|at| at.value.is_empty()) {
+            return Err(ProxyError::BodyTooLarge("selection_query", self.held_bytes));
+        }
+        let is_left_open = wanted.any_model || self.selection_at.is_some();
+        if inference && is_open && !is_left_open {
+            // What it is selected by may stand behind what is held.
+            return Err(match self.rest {
+                Some(_) => ProxyError::BodyTooLarge("selection_query", self.held_bytes),
+                None => ProxyError::BadModel,
+            });
         }
         Ok(())
     }
@@ -200,7 +213,33 @@ pub async fn peek(
     Ok(peeked)
 }
 
-/// The same for a body that is here already.
+/// Reads all of `body`, up to the bound; its pieces are joined.
+///
+/// # Errors
+/// What is wrong with it, or with the time it takes.
+pub(super) async fn whole(
+    mut body: Incoming,
+    peeking: Peeking<'_>,
+) -> Result<(Vec<u8>, Share), ProxyError> {
+    let (mut held, mut share) = (Vec::new(), peeking.budget.share());
+    let began = peeking.deadline.now();
+    let most = peeking.limits.max_peek_bytes;
+    if body.size_hint().lower() > most as u64 {
+        return Err(InferError::TooLarge(most).into());
+    }
+    while let Some(data) = next_piece(&mut body, peeking).await? {
+        share.add(data.len())?;
+        held.extend_from_slice(&data);
+        if held.len() > most {
+            return Err(InferError::TooLarge(most).into());
+        }
+        too_slow(began, held.len(), peeking)?;
+    }
+    peeking.deadline.clear();
+    Ok((held, share))
+}
+
+/// The same as [`peek`] for a body that is here already.
 ///
 /// # Errors
 /// What is wrong with it.
@@ -350,5 +389,8 @@ fn take_facts(found: Found, inference: bool, peeked: &mut Peeked) -> Result<(), 
     peeked.facts.session_id = found.session_id;
     peeked.facts.prompt = found.prompt;
     peeked.model_at = Some((found.model_at, Written::Json));
+    peeked.selection_at = found
+        .selection
+        .filter(|at| inference && at.value.end > at.value.start);
     Ok(())
 }

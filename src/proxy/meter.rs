@@ -132,6 +132,12 @@ impl Meter {
         }
     }
 
+    /// The client gets an answer of ours that is no error.
+    pub fn answers(&mut self, status: u16) {
+        self.status = status;
+        self.completes();
+    }
+
     /// All that there is has come.
     pub fn ends(&mut self, now: Instant) {
         self.ended = Some(now);

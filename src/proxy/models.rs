@@ -13,8 +13,45 @@ use crate::policy::Policy;
 /// Models that one request may allow.
 const MOST: usize = 64;
 
+/// Among whose engines one is chosen.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Scope<'a> {
+    /// Those of this model; all engines when the request names none.
+    Model(&'a Arc<Model>),
+    /// Those of the best block.
+    Blocks,
+}
+
+/// The model of a request under that policy, if it is not the policy that
+/// chooses one by attributes.
+pub(super) fn scope<'a>(
+    snapshot: &'a Snapshot,
+    policy: &Policy,
+    wishes: (&Wishes<'_>, &Pinned),
+    peeked: &Peeked,
+) -> Result<Scope<'a>, ProxyError> {
+    let name = peeked.facts.model.as_deref();
+    let name = name.filter(|_| !peeked.out_of_reach && policy.spec.kind.scored().is_some());
+    if let Some(name) = name
+        && snapshot.model(name).is_none()
+        && (matches!(name, "" | "auto") || by_model(snapshot, name).is_some())
+    {
+        return Ok(Scope::Blocks);
+    }
+    choose(snapshot, policy, wishes, peeked).map(Scope::Model)
+}
+
+/// The policy that is asked for in place of a model.
+pub(super) fn by_model<'a>(snapshot: &'a Snapshot, name: &str) -> Option<&'a Arc<Policy>> {
+    if !snapshot.settings.routing.allow.policy || snapshot.model(name).is_some() {
+        return None;
+    }
+    let policy = snapshot.policies.find(name);
+    policy.filter(|policy| policy.spec.kind.scored().is_some())
+}
+
 /// The model of a request under that policy; all engines when it names none.
-pub(super) fn choose<'a>(
+fn choose<'a>(
     snapshot: &'a Snapshot,
     policy: &Policy,
     (wishes, by_path): (&Wishes<'_>, &Pinned),
@@ -30,6 +67,7 @@ pub(super) fn choose<'a>(
     if peeked.out_of_reach {
         let only = snapshot.only_model();
         return only.ok_or(ProxyError::BodyTooLarge(
+            "model",
             snapshot.settings.limits.max_peek_bytes,
         ));
     }
@@ -147,7 +185,7 @@ pub(super) fn pinned<'a>(
 }
 
 /// The engine of the id that the path or the head has, if there is one.
-fn named<'a>(
+pub(super) fn named<'a>(
     snapshot: &'a Snapshot,
     by_path: &Pinned,
     wishes: &Wishes<'_>,

@@ -1,5 +1,6 @@
 //! A request that is only thought of: read as one that came, and sent nowhere.
 
+use std::cell::RefCell;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,8 +9,9 @@ use http::HeaderMap;
 
 use super::error::ProxyError;
 use super::headers::Pinned;
+use super::models::Scope;
 use super::wishes::Wishes;
-use super::{ask, facts, models};
+use super::{ask, facts, models, ready};
 use crate::fleet::{Candidate, Model, Snapshot};
 use crate::policy::{Asked, Policy};
 
@@ -28,7 +30,7 @@ pub struct Request<'a> {
 #[derive(Debug)]
 pub struct Prepared<'a> {
     /// Which policy.
-    pub policy: &'a Arc<Policy>,
+    pub policy: Arc<Policy>,
     /// Among whose engines.
     pub model: &'a Arc<Model>,
     /// For what.
@@ -54,12 +56,19 @@ pub fn prepare<'a>(
     head.headers = request.headers.clone();
     let wishes = Wishes::of(&head.headers, &snapshot.settings.routing.allow)?;
     let policy = ask::policy(snapshot, &wishes, &Pinned::No)?;
-    let wanted = ask::wanted(&policy.spec.kind);
+    let wanted = ask::wanted(&wishes, &policy.spec.kind);
     let mut peeked = facts::look(&head, request.body, wanted)?;
-    let model = models::choose(snapshot, policy, (&wishes, &Pinned::No), &peeked)?;
+    let from = (&wishes, policy);
+    let policy = ready::selected(snapshot, &RefCell::default(), from, &peeked)?;
+    let model = match models::scope(snapshot, &policy, (&wishes, &Pinned::No), &peeked)? {
+        Scope::Model(model) => model,
+        Scope::Blocks => &snapshot.blocks.all,
+    };
     let pinned = models::pinned(snapshot, &Pinned::No, &wishes, model)?;
     let from = (&wishes, "127.0.0.1");
-    let (asked, _) = ask::asked(policy, &head, from, (&mut peeked, model), || Duration::ZERO);
+    let (asked, _) = ask::asked(&policy, &head, from, (&mut peeked, model), || {
+        Duration::ZERO
+    });
     Ok(Prepared {
         policy,
         model,

@@ -16,7 +16,7 @@ mod text;
 use std::sync::Arc;
 
 use found::{Field, Span};
-pub use found::{Found, ModelField, PeekFault, PromptAt};
+pub use found::{Found, ModelField, PeekFault, PromptAt, SelectionAt};
 use number::Number;
 use text::{Held, Text};
 
@@ -55,6 +55,11 @@ pub struct Scanner {
     session_key: Option<Arc<str>>,
     /// The part of the prompt that is being read.
     span: Option<Span>,
+    /// Whether the selection is.
+    selecting: bool,
+    /// Where the last key and the last comma of the top level stand.
+    key_at: u64,
+    comma_at: Option<u64>,
     found: Found,
 }
 
@@ -70,6 +75,9 @@ impl Default for Scanner {
             is_session: false,
             session_key: None,
             span: None,
+            selecting: false,
+            key_at: 0,
+            comma_at: None,
             found: Found::default(),
         }
     }
@@ -159,6 +167,9 @@ impl Scanner {
         if self.span.is_some() {
             self.mark(byte, i);
         }
+        if self.depth == 1 {
+            self.mark_selection(byte, i);
+        }
         match (self.at, byte) {
             (At::FirstKeyOrEnd | At::Key, b'"') => {
                 let hold = if self.depth == 1 {
@@ -192,8 +203,8 @@ impl Scanner {
                 let hold = match self.field {
                     // An id that is too long is none, rather than a fault.
                     Some(Field::Session) => Held::Id,
+                    None | Some(Field::Selection) => Held::Nothing,
                     Some(_) => Held::Value,
-                    None => Held::Nothing,
                 };
                 if self.field == Some(Field::Model) {
                     self.found.model_at.start = self.offset + i as u64;
@@ -318,7 +329,11 @@ impl Scanner {
                 }
                 Field::User => self.found.user = Some(value),
                 Field::SessionId => self.found.session_id = Some(value),
-                Field::Stream | Field::MaxTokens | Field::MaxCompletionTokens | Field::Session => {}
+                Field::Stream
+                | Field::MaxTokens
+                | Field::MaxCompletionTokens
+                | Field::Session
+                | Field::Selection => {}
             }
         }
         self.after_value();

@@ -1,32 +1,68 @@
 //! What must be known of a request before it can be sent: what its head asks, as
 //! much of its body as the choice needs, who may get it.
 
+use std::borrow::Cow;
+use std::cell::{Cell, RefCell};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use http::Method;
 use hyper::body::Incoming;
 
+use super::budget::Share;
+use super::choose::Choosing;
 use super::error::ProxyError;
-use super::facts::{self, Peeked, Peeking};
-use super::splice::rename;
+use super::facts::{self, Peeked, Peeking, Wanted};
+use super::headers::{OWN_PREFIX, Pinned};
+use super::models::Scope;
 use super::wishes::Wishes;
-use super::{Exchange, ask, models};
+use super::{Exchange, ask, models, splice};
+use crate::advise::{About, Asking};
+use crate::config::Timeouts;
+use crate::config::policies::PolicyKind;
+use crate::decisions::DecisionLog;
 use crate::downstream::Serving;
-use crate::fleet::{Candidate, Model};
+use crate::fleet::blocks::Block;
+use crate::fleet::layout::Capability;
+use crate::fleet::{Candidate, Model, Snapshot};
+use crate::policy::blocks::judged;
 use crate::policy::memory::Fingerprint;
-use crate::policy::{Asked, Policy};
+use crate::policy::reason::Reason;
+use crate::policy::{Advice, Asked, Moment, Policy, Question, Refusal, Rules, Tried};
+use crate::select::{self, MOST_TEXT, Selections};
 
 /// Methods longer than this are no methods that anyone uses.
 const MAX_METHOD: usize = 32;
 
+/// Where a request's body comes from.
+pub(super) enum Source {
+    /// From the client.
+    Client(Incoming),
+    /// It was made here, of what the client sent: all of it, and its part of the
+    /// budget. Boxed, since most are not.
+    Made(Box<(Bytes, Share)>),
+}
+
 /// A request that is ready to be sent.
 pub(super) struct Ready<'a> {
     pub(super) model: &'a Arc<Model>,
+    /// Who picks its engine.
+    pub(super) policy: Arc<Policy>,
+    /// The block that was chosen before, and why.
+    pub(super) block: Option<Box<BlockChoice>>,
     pub(super) pinned: Option<&'a Candidate>,
     pub(super) asked: Asked,
     pub(super) prints: Vec<Fingerprint>,
     pub(super) is_inference: bool,
+}
+
+/// That a block was chosen by attributes, and its model with it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct BlockChoice {
+    pub(super) reason: Reason,
+    /// The record of it.
+    pub(super) decision: Option<u64>,
 }
 
 impl Exchange<'_> {
@@ -39,22 +75,50 @@ impl Exchange<'_> {
     }
 
     /// Who may get the request, and by what it is chosen.
-    pub(super) fn ready(
+    pub(super) async fn ready(
         &self,
         wishes: &Wishes<'_>,
-        policy: &Policy,
+        policy: &Arc<Policy>,
         peeked: &mut Peeked,
         peer: &str,
     ) -> Result<Ready<'_>, ProxyError> {
         let snapshot = self.snapshot;
-        let model = models::choose(snapshot, policy, (wishes, &self.pinned), peeked)?;
+        let from = (wishes, policy);
+        let policy = selected(snapshot, &self.proxy.selections, from, peeked)?;
+        ask::heeds(&policy, wishes, &self.pinned)?;
+        let (mut policy, given) = self.given(policy);
+        let scope = match given {
+            Some(block) => Scope::Model(&block.model),
+            None => models::scope(snapshot, &policy, (wishes, &self.pinned), peeked)?,
+        };
+        let advice = if self.is_advised(&policy, (wishes, peeked)) {
+            // Boxed, as few requests need it.
+            Box::pin(self.advised(&policy, scope, peeked)).await
+        } else {
+            Advice::None
+        };
+        let (model, block) = match scope {
+            Scope::Model(model) => (model, None),
+            Scope::Blocks => {
+                let (block, choice) = self.block(&policy, advice.clone(), (wishes, peeked))?;
+                if let Some(inference) = self.inference {
+                    inference.bind(&block.id);
+                }
+                policy = policy.instance.as_ref().map_or(policy.clone(), Arc::clone);
+                (&block.model, Some(Box::new(choice)))
+            }
+        };
         let pinned = models::pinned(snapshot, &self.pinned, wishes, model)?;
         // The body may have taken its time.
         let clock = || snapshot.clock(Instant::now());
-        let (asked, prints) = ask::asked(policy, self.head, (wishes, peer), (peeked, model), clock);
-        rename(peeked, &model.name);
+        let of = (&mut *peeked, &**model);
+        let (mut asked, prints) = ask::asked(&policy, self.head, (wishes, peer), of, clock);
+        asked.advice = advice;
+        splice::prepare(peeked, &model.name);
         Ok(Ready {
             model,
+            policy,
+            block,
             pinned,
             asked,
             prints,
@@ -62,12 +126,135 @@ impl Exchange<'_> {
         })
     }
 
+    /// Whether the policy asks others about this request: not for one that names
+    /// its engine, or that is none for a model.
+    fn is_advised(&self, policy: &Policy, (wishes, peeked): (&Wishes<'_>, &Peeked)) -> bool {
+        let is_free = wishes.engine.is_none() && self.pinned == Pinned::No;
+        let is_asking = matches!(policy.spec.kind, PolicyKind::Advised(_));
+        is_asking && is_free && peeked.facts.is_inference
+    }
+
+    /// What they say.
+    async fn advised(&self, policy: &Arc<Policy>, scope: Scope<'_>, peeked: &Peeked) -> Advice {
+        let (proxy, snapshot, facts) = (self.proxy, self.snapshot, &peeked.facts);
+        let set = match scope {
+            Scope::Model(model) => &model.candidates,
+            Scope::Blocks => &snapshot.blocks.all.candidates,
+        };
+        let bound = proxy.selections.borrow_mut().bound(policy, snapshot, set);
+        let asked = Asked {
+            prompt_tokens: facts.estimated_tokens,
+            max_tokens: facts.max_tokens,
+            ..Asked::default()
+        };
+        let asking = Asking {
+            snapshot,
+            policy,
+            question: Question {
+                set,
+                asked: &asked,
+                tried: &Tried::default(),
+                moment: Moment {
+                    now: snapshot.clock(Instant::now()),
+                    stale_after: proxy.settings.stale_after,
+                    rules: Rules::of(&snapshot.settings),
+                },
+                bound: bound.as_deref(),
+            },
+            request: About {
+                model: facts.model.as_deref(),
+                path: self.head.uri.path(),
+                stream: facts.stream,
+            },
+        };
+        proxy.advisers.ask(&asking).await
+    }
+
+    /// The best block, for a request that leaves its model open; of those that have
+    /// the engine that it names, if it names one.
+    fn block(
+        &self,
+        policy: &Arc<Policy>,
+        advice: Advice,
+        (wishes, peeked): (&Wishes<'_>, &Peeked),
+    ) -> Result<(&Block, BlockChoice), ProxyError> {
+        let blocks = &self.snapshot.blocks;
+        let asked = Asked {
+            prompt_tokens: peeked.facts.estimated_tokens,
+            max_tokens: peeked.facts.max_tokens,
+            capability: Capability::of_path(self.head.uri.path()),
+            advice,
+            ..Asked::default()
+        };
+        let log = (wishes.explain || self.is_sampled()).then_some(&*self.proxy.settings.decisions);
+        let choosing = self.choosing(policy, &blocks.all, &asked, log);
+        let now = Instant::now();
+        let refused = |refusal| match refusal {
+            Refusal::Nobody => ProxyError::NoEngine,
+            refusal => ProxyError::Refused(refusal),
+        };
+        let groups = blocks.all.candidates.groups.as_ref();
+        let named = models::named(self.snapshot, &self.pinned, wishes);
+        let unit = match (named, policy.spec.kind.scored()) {
+            (Some(engine), Some(scored)) => {
+                let judged = judged(scored, &choosing.question(&Tried::default(), now));
+                let fit = judged.iter().filter(|one| one.excluded.is_none());
+                let mut fit = fit.map(|one| one.unit);
+                let has = |unit: &usize| {
+                    let mut engines = blocks.list()[*unit].model.candidates.list().iter();
+                    engines.any(|one| one.engine.key == engine.engine.key)
+                };
+                Some(
+                    fit.find(has)
+                        .ok_or(ProxyError::Refused(Refusal::NoMatchNow))?,
+                )
+            }
+            _ => {
+                let at = choosing.place(&Tried::default(), now).map_err(refused)?;
+                groups.map(|groups| groups.of(at))
+            }
+        };
+        let block = unit.and_then(|unit| blocks.list().get(unit));
+        let choice = BlockChoice {
+            reason: choosing.reason.get(),
+            decision: choosing.recorded.get(),
+        };
+        Ok((block.ok_or(ProxyError::NoEngine)?, choice))
+    }
+
+    /// Everything that a choice among that model's engines is made from.
+    pub(super) fn choosing<'a>(
+        &'a self,
+        policy: &'a Arc<Policy>,
+        model: &'a Arc<Model>,
+        asked: &'a Asked,
+        log: Option<&'a DecisionLog>,
+    ) -> Choosing<'a> {
+        let mut selections = self.proxy.selections.borrow_mut();
+        Choosing {
+            bound: selections.bound(policy, self.snapshot, &model.candidates),
+            snapshot: self.snapshot,
+            policy,
+            model,
+            asked,
+            prints: &[],
+            pinned: None,
+            rng: &self.proxy.rng,
+            stale_after: self.proxy.settings.stale_after,
+            log,
+            request_id: self.id.to_str().unwrap_or_default(),
+            recorded: Cell::new(None),
+            reason: Cell::default(),
+            block: None,
+        }
+    }
+
     /// Reads of the body what the choice needs.
     pub(super) async fn peek(
         &self,
-        body: Incoming,
+        source: Source,
         serving: &Serving,
-        policy: &Policy,
+        (wishes, policy): (&Wishes<'_>, &Policy),
     ) -> Result<Peeked, ProxyError> {
         let method = &self.head.method;
         if matches!(*method, Method::CONNECT | Method::TRACE) || method.as_str().len() > MAX_METHOD
@@ -75,14 +262,101 @@ impl Exchange<'_> {
             let shown: String = method.as_str().chars().take(MAX_METHOD).collect();
             return Err(ProxyError::Method(shown));
         }
+        let peeking = self.peeking(serving, (wishes, policy));
+        match source {
+            Source::Client(body) => facts::peek(self.head, body, peeking).await,
+            Source::Made(made) => {
+                let (body, share) = *made;
+                let wanted = Wanted {
+                    any_model: true,
+                    ..peeking.wanted
+                };
+                let mut peeked = facts::look(self.head, body, wanted)?;
+                peeked.share = share;
+                let session = self.inference.map(|of| of.session().to_owned());
+                peeked.facts.session_id = session;
+                Ok(peeked)
+            }
+        }
+    }
+
+    /// What reading its body needs to know.
+    pub(super) fn peeking<'a>(
+        &'a self,
+        serving: &'a Serving,
+        (wishes, policy): (&Wishes<'_>, &'a Policy),
+    ) -> Peeking<'a> {
         let settings = &self.snapshot.settings;
-        let peeking = Peeking {
+        Peeking {
             limits: &settings.limits,
             budget: &self.proxy.settings.budget,
             deadline: serving.deadline(),
             idle: settings.timeouts.client_body_idle,
-            wanted: ask::wanted(&policy.spec.kind),
-        };
-        facts::peek(self.head, body, peeking).await
+            wanted: ask::wanted(wishes, &policy.spec.kind),
+        }
+    }
+
+    /// Sets the time of the whole; tells how long each phase may last.
+    pub(super) fn limited<'a>(
+        &'a self,
+        wishes: &Wishes<'_>,
+        policy: &'a Policy,
+        serving: &Serving,
+    ) -> (&'a Timeouts, Option<Duration>) {
+        let settings = &self.snapshot.settings;
+        let timeouts = policy.spec.timeouts.as_ref().unwrap_or(&settings.timeouts);
+        let total = wishes.timeout.into_iter().chain(timeouts.total).min();
+        let deadline = serving.deadline();
+        deadline.limit(total.map(|total| self.began + total));
+        (timeouts, total)
+    }
+}
+
+/// The policy that chooses: the one in force, or what the request selects by.
+pub(super) fn selected(
+    snapshot: &Snapshot,
+    selections: &RefCell<Selections>,
+    (wishes, policy): (&Wishes<'_>, &Arc<Policy>),
+    peeked: &Peeked,
+) -> Result<Arc<Policy>, ProxyError> {
+    let named = peeked.facts.model.as_deref();
+    let named = named.and_then(|name| models::by_model(snapshot, name));
+    let base = named.unwrap_or(policy);
+    let text = match (wishes.select, &peeked.selection_at) {
+        (None, None) => return Ok(Arc::clone(base)),
+        (Some(select), None) => Cow::Borrowed(select.as_bytes()),
+        (None, Some(_)) if !snapshot.settings.routing.allow.select => {
+            return Err(select_error(
+                "`selection_query` is not allowed here: whoever runs this proxy may add \
+                 \"select\" to request_headers.allow",
+            ));
+        }
+        (None, Some(at)) if at.value.end - at.value.start > MOST_TEXT as u64 => {
+            return Err(ProxyError::Selection(select::too_long(
+                at.value.end - at.value.start,
+            )));
+        }
+        (None, Some(at)) => Cow::Owned(splice::bytes(&peeked.held, &at.value)),
+        (Some(_), Some(_)) => return Err(select_error("given twice: also as `selection_query`")),
+    };
+    if text.trim_ascii() == b"null" {
+        return Ok(Arc::clone(base));
+    }
+    if matches!(base.spec.kind, PolicyKind::Federation(_)) {
+        return Err(select_error(&format!(
+            "the policy {:?} guards privacy, and gives way to no selection",
+            base.spec.name
+        )));
+    }
+    let selection = selections
+        .borrow_mut()
+        .search(&text, snapshot, Some(base))?;
+    Ok(Arc::clone(&selection.policy))
+}
+
+fn select_error(message: &str) -> ProxyError {
+    ProxyError::Header {
+        name: format!("{OWN_PREFIX}select"),
+        message: message.to_owned(),
     }
 }

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use super::facts::{Peeked, Written};
 
 /// Puts the model's own name where the request has an alias of it.
-pub(super) fn rename(peeked: &mut Peeked, model: &str) {
+fn rename(peeked: &mut Peeked, model: &str) {
     let Some(asked) = &peeked.facts.model else {
         return;
     };
@@ -23,6 +23,47 @@ pub(super) fn rename(peeked: &mut Peeked, model: &str) {
         splice(&mut peeked.held, at, Bytes::from(name));
         peeked.held_bytes = peeked.held.iter().map(Bytes::len).sum();
     }
+}
+
+/// Takes a selection out of the body, as if it had never been there, and puts
+/// the model's own name where another stands.
+pub(super) fn prepare(peeked: &mut Peeked, model: &str) {
+    let model_at = peeked.model_at.as_ref().map(|(at, _)| at.start);
+    match peeked.selection_at.take() {
+        // What stands behind goes first, so that what stands before stays there.
+        Some(selection) if model_at.is_none_or(|at| at < selection.whole.start) => {
+            cut(peeked, selection.whole);
+            rename(peeked, model);
+        }
+        Some(selection) => {
+            rename(peeked, model);
+            cut(peeked, selection.whole);
+        }
+        None => rename(peeked, model),
+    }
+}
+
+fn cut(peeked: &mut Peeked, range: Range<u64>) {
+    splice(&mut peeked.held, range, Bytes::new());
+    peeked.held.retain(|piece| !piece.is_empty());
+    peeked.held_bytes = peeked.held.iter().map(Bytes::len).sum();
+}
+
+/// The bytes of that range of the joined pieces.
+pub(super) fn bytes(pieces: &[Bytes], range: &Range<u64>) -> Vec<u8> {
+    let mut at = 0;
+    let mut found = Vec::new();
+    for piece in pieces {
+        let length = piece.len() as u64;
+        let cut = |offset: u64| usize::try_from(offset.saturating_sub(at).min(length));
+        let (start, end) = (
+            cut(range.start).unwrap_or_default(),
+            cut(range.end).unwrap_or_default(),
+        );
+        found.extend_from_slice(&piece[start..end]);
+        at += length;
+    }
+    found
 }
 
 /// Puts `with` where `range` of the joined pieces was. A range that is not

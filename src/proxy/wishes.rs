@@ -23,8 +23,10 @@ pub(super) struct Wishes<'a> {
     pub(super) models: Option<&'a str>,
     /// One engine.
     pub(super) engine: Option<&'a str>,
+    /// A selection by attributes.
+    pub(super) select: Option<&'a str>,
     /// What is needed of the engine.
-    pub(super) qos: Option<Qos>,
+    pub(super) qos: Option<Box<Qos>>,
     /// How long the whole may take.
     pub(super) timeout: Option<Duration>,
     /// Who goes first of those that wait; 9 is the highest.
@@ -66,6 +68,7 @@ impl<'a> Wishes<'a> {
             "engine" => (16, allow.engine),
             "timeout-ms" => (32, allow.timeout),
             "priority" => (64, allow.priority),
+            "select" => (128, allow.select),
             // Of a later version, or someone else's: it does nothing.
             _ => return Ok(()),
         };
@@ -84,6 +87,7 @@ impl<'a> Wishes<'a> {
         match name {
             "policy" => self.policy = Some(text),
             "models" => self.models = Some(text),
+            "select" => self.select = Some(text),
             "engine" => self.engine = Some(text),
             "timeout-ms" => {
                 let millis = text.parse().ok().filter(|millis| *millis > 0);
@@ -95,7 +99,7 @@ impl<'a> Wishes<'a> {
                 let expected = "expected 0 to 9, the highest first";
                 self.priority = Some(priority.ok_or_else(|| wrong(expected))?);
             }
-            "qos" => self.qos = Some(Qos::parse(text).map_err(|error| wrong(&error))?),
+            "qos" => self.qos = Some(Box::new(Qos::parse(text).map_err(|error| wrong(&error))?)),
             _ => match text {
                 "1" | "true" => self.explain = true,
                 "0" | "false" => {}

@@ -272,6 +272,7 @@ pub(super) const DIALECTS: [Dialect; 5] = [
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::attribute::Place;
 
     #[test]
     fn every_attribute_has_a_source() {
@@ -280,7 +281,7 @@ mod tests {
             .collect();
         for (live, name) in Live::ALL {
             // Made of another one.
-            let is_made = live == Live::BusyTokensPerSecond;
+            let is_made = live == Live::BusyTokensPerSecond || Place::from(live).is_measured();
             assert_eq!(known.contains(&live), !is_made, "{name}");
         }
     }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
 
-use super::answer::{Api, Job, card, embeddings, error};
+use super::answer::{Api, Job, card, embeddings, error, tokens};
 use super::engine::State;
 use super::fail::{self, aborted};
 use super::faults::{FIELD, Fault};
@@ -105,6 +105,10 @@ async fn respond(
                 Err(answer) => answer,
             }
         }
+        ("POST", "/tokenize") => match checked(body, models) {
+            Ok(body) => Answer::json(200, &tokens(&body)),
+            Err(answer) => answer,
+        },
         _ => Answer::json(404, &json!({"detail": "Not Found"})),
     };
     wire.answer(&answer).await?;

@@ -96,6 +96,7 @@ impl Sidecar {
                 stale_after: self.stale_after,
                 rules: Rules::of(&self.snapshot.settings),
             },
+            bound: None,
         };
         let at = decide(&policy.spec.kind, &question, &mut self.rng).ok()?;
         let chosen = &set.list()[at];

@@ -1,4 +1,5 @@
-//! Our own small requests to engines, from the control thread.
+//! Our own small requests to engines, from the control thread; and to whoever
+//! gives advice, from the workers.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -10,7 +11,7 @@ use http::{Method, StatusCode};
 
 use super::answer::AnswerBody;
 use super::codec::AnswerHead;
-use super::link::{Fault, Reading};
+use super::link::{Fault, Link, Reading};
 use super::pool::Pool;
 use super::upload::Upload;
 use crate::fleet::Engine;
@@ -114,15 +115,57 @@ pub async fn ask(
     got.unwrap_or(Err(FetchError::Late(within)))
 }
 
-/// Sends the question, and waits for the head of the answer.
+/// The same, on a connection that is kept for the next question. One that was
+/// closed in the meantime is replaced once: the question is asked again.
+///
+/// # Errors
+/// See [`FetchError`]; nothing else is retried.
+pub async fn converse(
+    pool: &Rc<Pool>,
+    engine: &Arc<Engine>,
+    what: Get<'_>,
+) -> Result<(StatusCode, Vec<u8>), FetchError> {
+    let got = async {
+        let head = || head(engine, &what, "");
+        let begun = match pool.take(engine) {
+            Some(link) => exchange(link, pool, (&what, head())).await,
+            None => Err(Fault::Stale),
+        };
+        let (answered, body) = match begun {
+            Err(Fault::Stale) => {
+                let link = pool.connect(engine).await.map_err(Fault::connecting)?;
+                exchange(link, pool, (&what, head())).await?
+            }
+            begun => begun?,
+        };
+        let mut whole = Vec::new();
+        read(body, what.most, |piece| whole.extend_from_slice(piece)).await?;
+        Ok((answered.status, whole))
+    };
+    let got = tokio::time::timeout(what.within, got).await;
+    got.unwrap_or(Err(FetchError::Late(what.within)))
+}
+
+/// Sends the question on a connection of its own, and waits for the head of the
+/// answer.
 async fn begin(
     pool: &Rc<Pool>,
     engine: &Arc<Engine>,
     what: Get<'_>,
 ) -> Result<(AnswerHead, AnswerBody), FetchError> {
-    let mut link = pool.connect(engine).await.map_err(Fault::connecting)?;
+    let link = pool.connect(engine).await.map_err(Fault::connecting)?;
+    let head = head(engine, &what, "connection: close\r\n");
+    Ok(exchange(link, pool, (&what, head)).await?)
+}
+
+/// Sends the question, and waits for the head of the answer.
+async fn exchange(
+    mut link: Link,
+    pool: &Rc<Pool>,
+    (what, head): (&Get<'_>, Vec<u8>),
+) -> Result<(AnswerHead, AnswerBody), Fault> {
     let mut upload = Upload::new(what.json.iter().cloned().collect(), true, None);
-    upload.begin(head(engine, &what));
+    upload.begin(head);
     let method = if what.json.is_some() {
         Method::POST
     } else {
@@ -153,11 +196,11 @@ async fn read(
     Ok(bytes)
 }
 
-fn head(engine: &Engine, what: &Get<'_>) -> Vec<u8> {
+fn head(engine: &Engine, what: &Get<'_>, connection: &str) -> Vec<u8> {
     let url = &engine.url;
     let method = if what.json.is_some() { "POST" } else { "GET" };
     let mut head = format!(
-        "{method} {}{} HTTP/1.1\r\nhost: {}\r\naccept: */*\r\nconnection: close\r\n",
+        "{method} {}{} HTTP/1.1\r\nhost: {}\r\naccept: */*\r\n{connection}",
         url.base_path(),
         what.path,
         url.authority().to_str().unwrap_or_default()

@@ -309,10 +309,12 @@ fn engines_tell_of_themselves_and_failing_to_costs_nothing() {
     );
     eventually("a failure is counted", || app.metric(&failures) > 0.0);
     let silent = attributes(&mute.url());
-    assert_eq!(
-        (&silent["attributes"], &silent["attributes_age_seconds"]),
-        (&json!({}), &Value::Null)
-    );
+    assert_eq!(silent["attributes_age_seconds"], Value::Null);
+    // What it did for us we know without it.
+    for name in silent["attributes"].as_object().unwrap().keys() {
+        let is_ours = name.starts_with("tasks_processed.") || name == "end_to_end_count_total";
+        assert!(is_ours, "{name}");
+    }
     let page = app.get("/metrics").text();
     assert!(!page.contains(&format!(
         "vllm:num_requests_waiting{{server=\"{}\"}}",

@@ -77,9 +77,9 @@ fn a_table_and_the_document_of_a_fleet_that_is_well() {
         let cells: Vec<&str> = line.unwrap().split_whitespace().collect();
         // engine, state, models, in flight, running, waiting.
         assert_eq!(cells[..6], [url, "healthy", "m", "0", "0", "0"], "{text}");
-        assert!(cells[6].parse::<f64>().unwrap() > 0.0, "{text}");
-        assert!(cells[7] != "-" && cells[9] != "-", "{text}");
-        assert_eq!((cells[11], cells.len()), ("0", 13), "{text}");
+        assert!(cells[7].parse::<f64>().unwrap() > 0.0, "{text}");
+        assert!(cells[8] != "-" && cells[10] != "-", "{text}");
+        assert_eq!((cells[12], cells.len()), ("0", 14), "{text}");
     }
     assert!(!text.contains('\x1b'), "colours where there is no terminal");
 

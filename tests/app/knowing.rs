@@ -209,6 +209,43 @@ fn attributes_of_the_configurations_own() {
 }
 
 #[test]
+fn averages_are_kept_and_goals_look_at_them() {
+    let raw = pages(vec![("/metrics", ok("vllm:num_requests_waiting 4\n"))]);
+    let engines =
+        json!([{"url": raw.url(), "models": ["m"], "metadata": {"latency": {"current": 9}}}]);
+    let all = json!({
+        "service_discovery": "static", "routing_logic": "p", "engines": engines,
+        "policies": {"p": {"type": "scored", "goals": [
+            {"name": "Free_Block"}, {"attribute": "end_to_end_latency", "direction": "min"},
+        ]}},
+        "decision_sample": 1,
+    });
+    let folder = Folder::new("averages");
+    let file = folder.path("dynamic.json");
+    std::fs::write(&file, all.to_string()).unwrap();
+    let app = TestApp::from_flags(&[
+        "--engine-stats-interval=0.05",
+        "--request-stats-window=0.6",
+        "--dynamic-config-json",
+        file.to_str().unwrap(),
+    ]);
+    assert_eq!(app.chat(BODY).status, 200);
+    eventually("they are known", || {
+        let entry = engine(&app);
+        let known = |name: &str| entry["attributes"][name].as_f64();
+        let (latency, fps) = (known("latency.current"), known("fps.average_15m"));
+        known("queue_length.average_1m") == Some(4.0)
+            && known("end_to_end_count_total") == Some(1.0)
+            && known("tasks_processed.average_5m").is_some()
+            && latency
+                .is_some_and(|latency| latency < 9.0 && (fps.unwrap() * latency - 1.0).abs() < 1e-6)
+            && entry["attribute_details"]["latency.average_1m"]["unit"] == "s"
+    });
+    let page = app.get("/metrics").text();
+    assert!(!page.contains("average_1m"), "{page}");
+}
+
+#[test]
 fn reports_in_answers_are_learnt_from_and_kept_from_clients() {
     let asked = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&asked);

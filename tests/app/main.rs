@@ -6,7 +6,10 @@
 )]
 
 mod access_log;
+mod adhoc;
 mod admission;
+mod advice;
+mod aios;
 mod binary;
 mod compat;
 mod counting;
@@ -15,14 +18,18 @@ mod engines;
 mod faults;
 mod hostile;
 mod http2;
+mod infer;
 mod killed;
 mod knowing;
 mod monitoring;
 mod overload;
 mod policies;
 mod proxying;
+mod registry;
 mod reload;
 mod resilience;
+mod search;
+mod selecting;
 mod streaming;
 mod support;
 mod tracing;

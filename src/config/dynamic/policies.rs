@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::{PolicyTimeoutsEntry, Privacy, Seconds};
 
@@ -79,6 +80,51 @@ pub struct PolicyEntry {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "String")]
     pub strategy: Option<String>,
+    /// For `scored`, `remote` and `llm`: who may be chosen: `{clusterQuery,
+    /// blockQuery, blockMetricsQuery}`, or a condition.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "BTreeMap<String, Value>")]
+    pub filter: Option<Value>,
+    /// The same: the type of the application, which asks for a use case.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String")]
+    pub application_type: Option<String>,
+    /// The same: type of application → use case (default: RAG and Chat →
+    /// chat-completion, Code → code-generation, Vision → multi-modal).
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub app_map: BTreeMap<String, String>,
+    /// The same: the built-in policy that picks of the engines of a block
+    /// (default `leastload`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String")]
+    pub instance_policy: Option<String>,
+    /// For `remote`: where the candidates are sent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String")]
+    pub url: Option<String>,
+    /// For `remote` (default 200ms) and `llm` (default 3s): how long the advice may
+    /// take.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Seconds")]
+    pub deadline: Option<Seconds>,
+    /// For `remote` and `llm`: how long the same question is answered by the same
+    /// advice (default 10s).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Seconds")]
+    pub ttl: Option<Seconds>,
+    /// For `llm`: where the language model is served (default: by an engine of
+    /// ours).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String")]
+    pub server: Option<String>,
+    /// For `llm`: the block, or the model, that is asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String")]
+    pub block: Option<String>,
+    /// For `llm`: what it is asked for, in words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String")]
+    pub query_string: Option<String>,
 }
 
 /// How keys are given to engines.
@@ -107,17 +153,41 @@ pub enum PickerEntry {
     Weighted,
 }
 
-/// One thing that is wanted of an engine.
-#[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+/// One thing that is wanted of an engine: an attribute with its direction, or
+/// a named goal.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
 pub struct GoalEntry {
+    /// A goal that was shipped, or one of `goals`, instead of an attribute:
+    /// the mean of its metrics.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String")]
+    pub name: Option<String>,
     /// An attribute: of `/engines`, `in_flight`, `outstanding_tokens`,
     /// `latency_ms`, `cost_per_input_mtok`, `cost_per_output_mtok`, or a
     /// dotted path in the metadata.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String")]
+    pub attribute: Option<String>,
+    /// Which end of the attribute is good.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "DirectionEntry")]
+    pub direction: Option<DirectionEntry>,
+    /// Its share in the score (default 1).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "f64", range(min = 0.0))]
+    pub weight: Option<f64>,
+}
+
+/// One attribute that a named goal looks at.
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct MetricEntry {
+    /// As in a policy's `goals`.
     pub attribute: String,
     /// Which end of it is good.
     pub direction: DirectionEntry,
-    /// Its share in the score (default 1).
+    /// Its share in the goal (default 1).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "f64", range(min = 0.0))]
     pub weight: Option<f64>,
@@ -153,7 +223,7 @@ pub struct SlowStartEntry {
 #[serde(deny_unknown_fields, default)]
 pub struct RequestHeadersEntry {
     /// The fields `x-pilotfish-NAME` that are heeded (default explain, policy,
-    /// models, qos, timeout-ms; `engine` too pins a request to one engine,
+    /// models, select, qos, timeout-ms; `engine` too pins a request to one engine,
     /// `priority` has some wait less than others).
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Vec<RequestHeader>")]
@@ -175,6 +245,8 @@ pub enum RequestHeader {
     Policy,
     /// Models to choose from.
     Models,
+    /// A selection by attributes; also `selection_query` in the body.
+    Select,
     /// What is needed of the engine.
     Qos,
     /// One engine.

@@ -44,6 +44,9 @@ impl Resolving {
                 Some(place) if is_twice(place) => {
                     self.wrong(path, "is another name of one that is there already");
                 }
+                Some(place) if place.is_measured() => {
+                    self.wrong(path, "is what we measure of engines ourselves");
+                }
                 _ if is_other => self.wrong(path, "is what we know of engines ourselves"),
                 None => self.wrong(path, format!("is one too many: the most is {MOST_OWN}")),
                 Some(place) => own.extend(self.own_attribute(&path, (name, place), entry)),
@@ -156,6 +159,14 @@ mod tests {
                 r#""attributes": {"queue_length": {"metric": "a"}, "requests_waiting": {"metric": "b"}}"#
                     .to_owned(),
                 "attributes.requests_waiting",
+            ),
+            (
+                r#""attributes": {"end_to_end_latency": {"metric": "a"}}"#.to_owned(),
+                "attributes.end_to_end_latency",
+            ),
+            (
+                r#""attributes": {"queue_length.average_1m": {"metric": "a"}}"#.to_owned(),
+                "attributes.queue_length.average_1m",
             ),
             (r#""aperture": 1"#.to_owned(), "aperture"),
             (r#""orca_sample": 2"#.to_owned(), "orca_sample"),

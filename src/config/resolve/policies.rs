@@ -5,19 +5,18 @@ use std::sync::Arc;
 
 use http::HeaderName;
 
-use super::super::attribute::Attribute;
 use super::super::dynamic::{
-    DirectionEntry, DynamicFile, GoalEntry, PickerEntry, PlacementEntry, PolicyEntry, Privacy,
+    DirectionEntry, DynamicFile, GoalEntry, PlacementEntry, PolicyEntry, Privacy,
 };
 use super::super::policies::{
-    Affinity, Direction, Federation, Goal, KeySource, LOAD_BOUND, MOST_GOALS, MOST_KEPT, Picker,
-    Placement, PolicyKind, PolicySpec, PrefixAware, Routing, Scored,
+    Affinity, Federation, Goal, KeySource, LOAD_BOUND, MOST_KEPT, Picker, Placement, PolicyKind,
+    PolicySpec, PrefixAware, Routing, Scored,
 };
 use super::super::problem::nearest;
 use super::Resolving;
 use super::resilience::policy_timeouts;
 
-/// Columns of metadata that all goals together may name.
+/// Columns of metadata that all goals of the configuration's own may name.
 const MOST_COLUMNS: usize = 64;
 
 /// What the federation's weights are for, and the reference's.
@@ -30,7 +29,10 @@ const FEDERATION: [(&str, f64); 5] = [
 ];
 
 /// The goals of `scored` when none are given: a middle ground of low latency,
-/// speed and a small model (the reference's `Balanced_Performer`).
+/// speed and a small model. Beside the shipped `Balanced_Performer`, which asks
+/// for the same, these do not depend on how long answers are, do not count
+/// latency twice, and move with each request, so that not all run to whoever
+/// was the quickest when it was last looked.
 const BALANCED: [(&str, DirectionEntry); 3] = [
     ("latency_ms", DirectionEntry::Min),
     ("llm_tokens_per_second", DirectionEntry::Max),
@@ -39,10 +41,11 @@ const BALANCED: [(&str, DirectionEntry); 3] = [
 
 impl Resolving {
     pub(super) fn routing(&mut self, keys: &DynamicFile) -> Option<Routing> {
+        let shipped = self.goals_to_name(keys);
         let mut named = BTreeMap::new();
         for (name, entry) in keys.policies.iter().flatten() {
             let path = format!("policies.{name}");
-            if PolicyKind::NAMES.contains(&name.as_str()) {
+            if is_built_in(name) {
                 self.wrong(&path, "is the name of a policy of our own; choose another");
             }
             self.unused(&path, entry);
@@ -55,23 +58,25 @@ impl Resolving {
         }
         let policy = self.default_policy(keys, &named);
         let columns = std::mem::take(&mut self.columns);
-        if columns.len() > MOST_COLUMNS {
-            let message = format!(
-                "goals name {} keys of metadata; the most is {MOST_COLUMNS}",
-                columns.len()
-            );
+        let count = columns.len() - shipped;
+        if count > MOST_COLUMNS {
+            let message =
+                format!("goals name {count} keys of metadata; the most is {MOST_COLUMNS}");
             self.wrong("policies", message);
         }
         let allow = self.allow(keys, &mut named);
         let slow_start = self.slow_start(keys);
         let decision_sample = keys.decision_sample.unwrap_or(0.0);
+        let matchers = self.matchers(keys);
         Some(Routing {
             policy: policy?,
             named,
+            goals: Arc::new(std::mem::take(&mut self.named_goals)),
             columns,
             slow_start,
             allow,
             decision_sample,
+            matchers,
         })
     }
 
@@ -118,7 +123,12 @@ impl Resolving {
         given
     }
 
-    fn kind(&mut self, path: &str, entry: &PolicyEntry, keys: &DynamicFile) -> Option<PolicyKind> {
+    pub(super) fn kind(
+        &mut self,
+        path: &str,
+        entry: &PolicyEntry,
+        keys: &DynamicFile,
+    ) -> Option<PolicyKind> {
         let kind = match entry.kind.as_str() {
             "roundrobin" => PolicyKind::RoundRobin,
             "random" => PolicyKind::Random,
@@ -134,19 +144,22 @@ impl Resolving {
                     load_bound: self.load_bound(path, entry),
                 })
             }
-            "weighted" if entry.goals.is_empty() => PolicyKind::Weighted,
+            "weighted" if is_plain(entry) => PolicyKind::Weighted,
             "weighted" => PolicyKind::Scored(Scored {
                 picker: Picker::Weighted,
-                goals: self.goals(path, &entry.goals),
+                ..self.scored(path, entry, keys)?
             }),
-            "scored" => PolicyKind::Scored(self.scored(path, entry)),
+            "scored" => PolicyKind::Scored(self.scored(path, entry, keys)?),
+            "remote" => PolicyKind::Advised(Box::new(self.remote(path, entry, keys)?)),
+            "llm" => PolicyKind::Advised(Box::new(self.llm(path, entry, keys)?)),
             "federation" => PolicyKind::Federation(Box::new(self.federation(path, entry, keys)?)),
             "sequential" => {
                 let then = self.strategy(path, entry, keys, "leastload")?;
                 PolicyKind::Sequential(Box::new(then))
             }
             other => {
-                let message = unknown_policy(other, &PolicyKind::NAMES);
+                let known = [&PolicyKind::NAMES[..], &PolicyKind::ADVISED].concat();
+                let message = unknown_policy(other, &known);
                 self.wrong(format!("{path}.type"), message);
                 return None;
             }
@@ -232,56 +245,17 @@ impl Resolving {
         bound
     }
 
-    fn scored(&mut self, path: &str, entry: &PolicyEntry) -> Scored {
-        let balanced: Vec<GoalEntry>;
-        let goals = if entry.goals.is_empty() {
-            balanced = (BALANCED.iter())
-                .map(|(attribute, direction)| GoalEntry {
-                    attribute: (*attribute).to_owned(),
-                    direction: *direction,
-                    weight: None,
-                })
-                .collect();
-            &balanced
-        } else {
-            &entry.goals
-        };
-        let picker = match entry.picker.unwrap_or(PickerEntry::Argmax) {
-            PickerEntry::Argmax => Picker::Argmax,
-            PickerEntry::TopK => Picker::TopK(entry.top_k.unwrap_or(3).clamp(1, MOST_KEPT)),
-            PickerEntry::Softmax => Picker::Softmax(entry.temperature.unwrap_or(0.1)),
-            PickerEntry::Weighted => Picker::Weighted,
-        };
-        Scored {
-            goals: self.goals(path, goals),
-            picker,
+    /// Its goals, or those of `scored` when none are given.
+    pub(super) fn scored_goals(&mut self, path: &str, entry: &PolicyEntry) -> Vec<Goal> {
+        if !entry.goals.is_empty() {
+            return self.goals(path, &entry.goals);
         }
-    }
-
-    fn goals(&mut self, path: &str, entries: &[GoalEntry]) -> Vec<Goal> {
-        let path = format!("{path}.goals");
-        if entries.len() > MOST_GOALS {
-            let message = format!("{} goals; the most is {MOST_GOALS}", entries.len());
-            self.wrong(&path, message);
-        }
-        let weights = || entries.iter().map(|goal| goal.weight.unwrap_or(1.0));
-        if weights().any(|weight| !(weight.is_finite() && weight >= 0.0)) {
-            self.wrong(&path, "a weight is no number of 0 or more");
-        } else if !weights().sum::<f64>().is_finite() {
-            self.wrong(&path, "the weights are too large to be added up");
-        } else if weights().sum::<f64>() <= 0.0 {
-            self.wrong(&path, "all weights are 0: nothing is wanted");
-        }
-        let goals = entries.iter().map(|goal| Goal {
-            name: Arc::from(goal.attribute.as_str()),
-            attribute: Attribute::named(&goal.attribute, &self.own, &mut self.columns),
-            direction: match goal.direction {
-                DirectionEntry::Max => Direction::Max,
-                DirectionEntry::Min => Direction::Min,
-            },
-            weight: goal.weight.unwrap_or(1.0),
+        let balanced = BALANCED.map(|(attribute, direction)| GoalEntry {
+            attribute: Some(attribute.to_owned()),
+            direction: Some(direction),
+            ..GoalEntry::default()
         });
-        goals.collect()
+        self.goals(path, &balanced)
     }
 
     fn federation(
@@ -326,7 +300,7 @@ impl Resolving {
         usual: &str,
     ) -> Option<PolicyKind> {
         let name = entry.strategy.as_deref().unwrap_or(usual);
-        if matches!(name, "federation" | "sequential") {
+        if matches!(name, "federation" | "sequential" | "remote" | "llm") {
             let message = format!("{name:?} cannot be a strategy");
             self.wrong(format!("{path}.strategy"), message);
             return None;
@@ -338,6 +312,15 @@ impl Resolving {
         };
         self.kind(&format!("{path}.strategy"), &inner, keys)
     }
+}
+
+/// Whether nothing is selected by.
+fn is_plain(entry: &PolicyEntry) -> bool {
+    entry.goals.is_empty() && entry.filter.is_none() && entry.application_type.is_none()
+}
+
+fn is_built_in(name: &str) -> bool {
+    PolicyKind::NAMES.contains(&name) || PolicyKind::ADVISED.contains(&name)
 }
 
 fn key_source(written: &str) -> Option<KeySource> {

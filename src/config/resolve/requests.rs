@@ -51,6 +51,7 @@ impl Resolving {
             explain: has(RequestHeader::Explain),
             policy: has(RequestHeader::Policy),
             models: has(RequestHeader::Models),
+            select: has(RequestHeader::Select),
             qos: has(RequestHeader::Qos),
             engine: has(RequestHeader::Engine),
             timeout: has(RequestHeader::TimeoutMs),

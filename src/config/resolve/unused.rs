@@ -1,8 +1,6 @@
 //! Keys of policies that say nothing: told of, since whoever wrote them thinks
 //! otherwise.
 
-use super::super::ListedEngine;
-use super::super::attribute::number;
 use super::super::dynamic::{PickerEntry, PolicyEntry};
 use super::Resolving;
 
@@ -12,6 +10,9 @@ impl Resolving {
         let types = [Some(entry.kind.as_str()), entry.strategy.as_deref()];
         let affinity = ["session", "consistenthash"];
         let bounded = ["session", "consistenthash", "prefixaware"];
+        let scored = ["scored", "remote", "llm"];
+        let by_goals = ["scored", "weighted", "remote", "llm"];
+        let advised = ["remote", "llm"];
         let picked = |picker| entry.picker == Some(picker);
         for (key, is_given, by) in [
             ("session_key", entry.session_key.is_some(), &["session"][..]),
@@ -19,10 +20,28 @@ impl Resolving {
             ("placement", entry.placement.is_some(), &affinity),
             ("load_bound", entry.load_bound.is_some(), &bounded),
             ("min_match", entry.min_match.is_some(), &["prefixaware"]),
-            ("goals", !entry.goals.is_empty(), &["scored", "weighted"]),
-            ("picker", entry.picker.is_some(), &["scored"]),
-            ("top_k", entry.top_k.is_some(), &["scored"]),
-            ("temperature", entry.temperature.is_some(), &["scored"]),
+            ("goals", !entry.goals.is_empty(), &by_goals),
+            ("picker", entry.picker.is_some(), &scored),
+            ("top_k", entry.top_k.is_some(), &scored),
+            ("temperature", entry.temperature.is_some(), &scored),
+            ("filter", entry.filter.is_some(), &by_goals),
+            (
+                "application_type",
+                entry.application_type.is_some(),
+                &by_goals,
+            ),
+            ("app_map", !entry.app_map.is_empty(), &by_goals),
+            (
+                "instance_policy",
+                entry.instance_policy.is_some(),
+                &by_goals,
+            ),
+            ("url", entry.url.is_some(), &["remote"]),
+            ("deadline", entry.deadline.is_some(), &advised),
+            ("ttl", entry.ttl.is_some(), &advised),
+            ("server", entry.server.is_some(), &["llm"]),
+            ("block", entry.block.is_some(), &["llm"]),
+            ("query_string", entry.query_string.is_some(), &["llm"]),
             ("weights", !entry.weights.is_empty(), &["federation"]),
             (
                 "max_candidates",
@@ -55,19 +74,6 @@ impl Resolving {
                 let picker = if key == "top_k" { "top_k" } else { "softmax" };
                 self.warnings.push(format!(
                     "{path}.{key} has no effect without picker: {picker}"
-                ));
-            }
-        }
-    }
-
-    /// Warns of goals over what no engine has.
-    pub(super) fn unknown_columns(&mut self, columns: &[String], engines: &[ListedEngine]) {
-        for column in columns {
-            let mut documents = engines.iter().map(|engine| &engine.traits.metadata);
-            if documents.all(|document| number(document, column).is_nan()) {
-                self.warnings.push(format!(
-                    "a goal looks at {column:?}, which is no attribute of ours, nor a number in \
-                     any engine's metadata: all score as the worst on it"
                 ));
             }
         }

@@ -63,6 +63,56 @@ fn what_is_not_known_never_wins() {
     assert_eq!(counts(&snapshot, &Asked::default(), 50), [0, 50, 0]);
 }
 
+#[test]
+fn a_named_goal_is_the_mean_of_its_metrics() {
+    let engines: Vec<_> = [(7, 80, 0), (7, 40, 9), (70, 40, 10)]
+        .iter()
+        .enumerate()
+        .map(|(n, (parameters, memory, quality))| {
+            serde_json::json!({
+                "url": format!("http://e{n}:1"), "models": ["m"],
+                "metadata": {"quality": quality, "componentMetadata": {
+                    "architecture": {"parameterCountB": parameters},
+                    "hardware": {"gpus": [{"totalMem": memory}]},
+                }},
+            })
+        })
+        .collect();
+    let snapshot = world_of(
+        &serde_json::json!({
+            "routing_logic": "p",
+            "policies": {"p": {"type": "scored", "goals": [
+                {"name": "Cost_Saver", "weight": 3},
+                {"attribute": "quality", "direction": "max"},
+            ]}},
+        }),
+        &engines,
+    );
+    let question = Question {
+        set: candidates(&snapshot),
+        asked: &Asked::default(),
+        tried: &Tried::default(),
+        moment: moment(),
+        bound: None,
+    };
+    let verdicts = explain::explain(&snapshot.policies.default.spec.kind, &question);
+    // Cost_Saver: 0.5, 1 and 0.5; quality: 0, 0.9 and 1.
+    let expected = [
+        (1, (3.0 * 1.0 + 0.9) / 4.0),
+        (2, (3.0 * 0.5 + 1.0) / 4.0),
+        (0, (3.0 * 0.5) / 4.0),
+    ];
+    for (verdict, (at, score)) in verdicts.iter().zip(expected) {
+        assert_eq!(verdict.at, at);
+        assert!((verdict.cost + score).abs() < 1e-9, "{verdict:?}");
+        let shown = serde_json::to_value(&verdict.goals).unwrap();
+        assert_eq!(shown[1]["goal"], "Cost_Saver");
+        assert_eq!(shown[1]["attribute"], "hardware.gpus[0].totalMem");
+        assert_eq!(shown[1]["weight"], 1.5);
+        assert!(shown[2].get("goal").is_none(), "{shown}");
+    }
+}
+
 fn federation(extra: &serde_json::Value) -> Arc<Snapshot> {
     let mut policy = serde_json::json!({"type": "federation", "region": "eu"});
     policy
@@ -108,6 +158,7 @@ fn a_federation_scores_as_the_reference() {
         asked: &Asked::default(),
         tried: &Tried::default(),
         moment: moment(),
+        bound: None,
     };
     let verdicts = explain::explain(&snapshot.policies.default.spec.kind, &question);
     // 2 x 1.0, 0.99, 1, 0.5 + 0.3 x 1, 0.5; the reference has 0.65 for the

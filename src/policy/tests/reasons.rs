@@ -11,6 +11,7 @@ fn reason(snapshot: &Snapshot, asked: &Asked) -> Reason {
         asked,
         tried: &Tried::default(),
         moment: moment(),
+        bound: None,
     };
     let kind = &snapshot.policies.default.spec.kind;
     let mut rng = Rng::with_seed(3);

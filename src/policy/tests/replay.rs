@@ -20,6 +20,7 @@ fn a_decision_is_made_again_bit_for_bit() {
                 asked: &asked,
                 tried: &Tried::default(),
                 moment: moment(),
+                bound: None,
             };
             let policy = &snapshot.policies.default;
             let inputs = Inputs::take(policy, model, &question, n);
@@ -51,6 +52,7 @@ fn the_first_of_the_ranked_is_the_choice_where_chance_has_no_say() {
                 asked: &asked,
                 tried: &Tried::default(),
                 moment: moment(),
+                bound: None,
             };
             let kind = &snapshot.policies.default.spec.kind;
             let first = explain::explain(kind, &question)[0].at;

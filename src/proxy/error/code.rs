@@ -61,11 +61,23 @@ pub enum Code {
     EngineTimeout,
     /// The request's own time was up.
     DeadlineExceeded,
+    /// A selection by attributes that makes no sense.
+    InvalidSelection,
+    /// A selection by a policy that there is not.
+    PolicyNotFound,
+    /// No engine has the metadata and labels that are asked for.
+    NoMatch,
+    /// None that has them does as well now as is asked for.
+    NoMatchNow,
+    /// The same request of the same session is under way.
+    DuplicateRequest,
+    /// Something that this version does not do.
+    NotImplemented,
 }
 
 impl Code {
     /// All codes, as they are written.
-    pub const ALL: [(Self, &'static str); 28] = [
+    pub const ALL: [(Self, &'static str); 34] = [
         (Self::InvalidValue, "invalid_value"),
         (Self::InvalidJson, "invalid_json"),
         (Self::InvalidHeader, "invalid_header"),
@@ -94,6 +106,12 @@ impl Code {
         (Self::EngineError, "engine_error"),
         (Self::EngineTimeout, "engine_timeout"),
         (Self::DeadlineExceeded, "deadline_exceeded"),
+        (Self::InvalidSelection, "invalid_selection"),
+        (Self::PolicyNotFound, "policy_not_found"),
+        (Self::NoMatch, "no_match"),
+        (Self::NoMatchNow, "no_match_now"),
+        (Self::DuplicateRequest, "duplicate_request"),
+        (Self::NotImplemented, "not_implemented"),
     ];
 
     /// As it is written.
@@ -104,8 +122,15 @@ impl Code {
 }
 
 /// Requests that got an error of ours, by code.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Refusals([AtomicU64; Code::ALL.len()]);
+
+// The library's own is for 32 at most.
+impl Default for Refusals {
+    fn default() -> Self {
+        Self(std::array::from_fn(|_| AtomicU64::new(0)))
+    }
+}
 
 impl Refusals {
     /// Counts one.

@@ -1,6 +1,6 @@
 //! The scanner at the top level: keys that are looked for, and their values.
 
-use super::found::{Field, ModelField, PeekFault, PromptAt, Span};
+use super::found::{Field, ModelField, PeekFault, PromptAt, SelectionAt, Span};
 use super::{At, Scanner, python};
 
 impl Scanner {
@@ -11,6 +11,10 @@ impl Scanner {
         if self.is_session && self.field.is_none() {
             self.field = Some(Field::Session);
         }
+        if self.field == Some(Field::Selection) {
+            // Only where it stands is of interest: its value may be of any type.
+            self.selecting = true;
+        }
         if self.found.prompt.is_some() {
             self.span = self.text.key().and_then(PromptAt::span);
         }
@@ -20,6 +24,7 @@ impl Scanner {
         let seen = match self.field {
             Some(Field::Model) => &mut self.found.seen_model,
             Some(Field::Stream) => &mut self.found.seen_stream,
+            Some(Field::Selection) => &mut self.found.seen_selection,
             _ => return Ok(()),
         };
         if std::mem::replace(seen, true) {
@@ -57,6 +62,35 @@ impl Scanner {
         self.is_session = false;
         if self.field.take() == Some(Field::Model) {
             self.found.model = ModelField::NotText;
+        }
+    }
+
+    /// Notes where keys and commas stand at the top level, and with them the
+    /// selection.
+    pub(super) fn mark_selection(&mut self, byte: u8, i: usize) {
+        let at = self.offset + i as u64;
+        match (self.at, byte) {
+            (At::FirstKeyOrEnd | At::Key, b'"') => self.key_at = at,
+            (At::Value, _) if self.selecting => {
+                self.found.selection = Some(Box::new(SelectionAt {
+                    value: at..at,
+                    whole: self.comma_at.unwrap_or(self.key_at)..at,
+                }));
+            }
+            (At::CommaOrEnd, _) => {
+                if std::mem::take(&mut self.selecting)
+                    && let Some(selection) = &mut self.found.selection
+                {
+                    selection.value.end = at;
+                    // The first key takes the comma behind it with it.
+                    let takes_comma = self.comma_at.is_none() && byte == b',';
+                    selection.whole.end = at + u64::from(takes_comma);
+                }
+                if byte == b',' {
+                    self.comma_at = Some(at);
+                }
+            }
+            _ => {}
         }
     }
 

@@ -1,5 +1,7 @@
 //! What the peek looks for, what it finds, and what may be wrong.
 
+use std::ops::Range;
+
 /// What is wrong with a body.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PeekFault {
@@ -117,13 +119,26 @@ pub struct Found {
     /// The value of the session key, as Python's `str()` prints it.
     pub session: Option<String>,
     /// Where the value of `model` stands, with its quotes.
-    pub model_at: std::ops::Range<u64>,
+    pub model_at: Range<u64>,
+    /// Where `selection_query` stands.
+    pub selection: Option<Box<SelectionAt>>,
     /// Where the prompt stands, if it was looked for.
     pub prompt: Option<Box<PromptAt>>,
     /// Whether the whole is a JSON object.
     pub is_object: bool,
     pub(super) seen_model: bool,
     pub(super) seen_stream: bool,
+    pub(super) seen_selection: bool,
+}
+
+/// Where in a body a selection stands.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct SelectionAt {
+    /// Its value.
+    pub value: Range<u64>,
+    /// All that is to go so that the rest is as if it had never been there: the
+    /// key, the value, one comma.
+    pub whole: Range<u64>,
 }
 
 /// The keys that we look for.
@@ -137,6 +152,8 @@ pub(super) enum Field {
     SessionId,
     /// None of these, but the configured session key.
     Session,
+    /// `selection_query`.
+    Selection,
 }
 
 impl Field {
@@ -148,6 +165,7 @@ impl Field {
             b"max_completion_tokens" => Self::MaxCompletionTokens,
             b"user" => Self::User,
             b"session_id" => Self::SessionId,
+            b"selection_query" => Self::Selection,
             _ => return None,
         })
     }
@@ -161,6 +179,7 @@ impl Field {
             Self::User => "user",
             Self::SessionId => "session_id",
             Self::Session => "(the session key)",
+            Self::Selection => "selection_query",
         }
     }
 }

@@ -173,3 +173,76 @@ proptest! {
         let _ = scan(&body, step);
     }
 }
+
+/// What is left of a body when what is found is taken out.
+fn without_selection(body: &str, step: usize) -> (Option<String>, String) {
+    let found = scan(body.as_bytes(), step).unwrap();
+    let Some(at) = found.selection else {
+        return (None, body.to_owned());
+    };
+    let range = |range: &std::ops::Range<u64>| {
+        usize::try_from(range.start).unwrap()..usize::try_from(range.end).unwrap()
+    };
+    let mut rest = body.to_owned();
+    rest.replace_range(range(&at.whole), "");
+    (Some(body[range(&at.value)].trim().to_owned()), rest)
+}
+
+#[test]
+fn a_selection_is_cut_out_with_one_comma() {
+    for (body, value, rest) in [
+        (r#"{"selection_query":{"a":[1,2]}}"#, r#"{"a":[1,2]}"#, "{}"),
+        (r#"{"selection_query":1,"b":2}"#, "1", r#"{"b":2}"#),
+        (r#"{"a":1,"selection_query":"x"}"#, r#""x""#, r#"{"a":1}"#),
+        (
+            r#"{"a":1 , "selection_query" : {"b":"}"} , "c":3}"#,
+            r#"{"b":"}"}"#,
+            r#"{"a":1 , "c":3}"#,
+        ),
+        (
+            r#"{"selection\u005fquery":null,"b":2}"#,
+            "null",
+            r#"{"b":2}"#,
+        ),
+        (r#"{ "selection_query":[] }"#, "[]", "{ }"),
+    ] {
+        for step in 1..body.len() {
+            let found = without_selection(body, step);
+            assert_eq!(
+                found,
+                (Some(value.to_owned()), rest.to_owned()),
+                "{body} {step}"
+            );
+        }
+    }
+    let within = r#"{"a":{"selection_query":1},"b":["selection_query"]}"#;
+    assert_eq!(without_selection(within, 3), (None, within.to_owned()));
+    let twice = br#"{"selection_query":1,"selection_query":2}"#;
+    assert_eq!(scan(twice, 4), Err(PeekFault::Duplicate("selection_query")));
+}
+
+proptest! {
+    #[test]
+    fn without_its_selection_a_body_is_as_if_it_had_never_been_there(
+        values in proptest::collection::vec("[a-z]{0,6}|[0-9]{1,5}|\\[\\]|\\{\"k\":\\[1\\]\\}", 0..6),
+        at in 0usize..6,
+        step in 1usize..40,
+    ) {
+        let written = |value: &String| {
+            let is_bare = value.starts_with(['[', '{']) || value.parse::<u64>().is_ok_and(|_| !value.starts_with('0'));
+            if is_bare { value.clone() } else { format!("{value:?}") }
+        };
+        let mut pairs: Vec<String> = values.iter().enumerate()
+            .map(|(n, value)| format!("\"key{n}\": {}", written(value)))
+            .collect();
+        let plain = format!("{{{}}}", pairs.join(", "));
+        let position = at.min(pairs.len());
+        pairs.insert(position, r#""selection_query": {"x": ["}"]}"#.to_owned());
+        let body = format!("{{{}}}", pairs.join(", "));
+        let (value, rest) = without_selection(&body, step);
+        prop_assert_eq!(value.as_deref(), Some(r#"{"x": ["}"]}"#));
+        let (rest, plain): (Value, Value) =
+            (serde_json::from_str(&rest).unwrap(), serde_json::from_str(&plain).unwrap());
+        prop_assert_eq!(rest, plain);
+    }
+}

@@ -67,7 +67,8 @@ impl TestApp {
             "--drain-timeout=0",
         ];
         let cli = Cli::try_parse_from(ours.iter().chain(flags)).unwrap();
-        let app = app::build(cli.proxy.launch().unwrap().config).unwrap();
+        let launch = cli.proxy.launch().unwrap();
+        let app = app::build_with(launch.config, launch.kept).unwrap();
         Self {
             address: app.address,
             app: Some(app),
