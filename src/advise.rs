@@ -7,9 +7,11 @@
 //! own; other policies come nowhere near.
 
 mod answers;
+mod fault;
 mod llm;
 mod parse;
 mod remote;
+mod standing;
 mod told;
 
 use std::cell::{Cell, RefCell};
@@ -30,9 +32,11 @@ use crate::config::EngineUrl;
 use crate::config::policies::{Advised, Adviser, PolicyKind, Scored};
 use crate::fleet::engine::Outcome;
 use crate::fleet::{Engine, Snapshot};
+use crate::policy::reason::Asking as Came;
 use crate::policy::{Advice, Policy, Question, blocks};
-use crate::upstream::{Fault, FetchError, Get, Pool, converse};
-use answers::Answers;
+use crate::upstream::{FetchError, Get, Pool, converse};
+use answers::{Answers, Key, Times};
+use fault::{NoAnswer, Unadvised, blame};
 use llm::Asks;
 
 /// Bytes of an answer.
@@ -44,6 +48,8 @@ const MOST_FELT: usize = 64;
 /// Who waits for another's question waits so much longer than its own may take:
 /// the other's end comes first.
 const GRACE: Duration = Duration::from_millis(10);
+/// Bytes of what a language model is asked for; what is longer is cut.
+const MOST_QUERY: usize = 4 << 10;
 /// Why nobody is asked, in the AIOS reference's words.
 const NOBODY: &str = "No candidates provided";
 /// Between two lines of the log about failures.
@@ -55,7 +61,7 @@ pub struct Asking<'a> {
     /// The view of the fleet.
     pub snapshot: &'a Snapshot,
     /// On whose behalf.
-    pub policy: &'a Policy,
+    pub policy: &'a Arc<Policy>,
     /// Among whom the policy is to choose.
     pub question: Question<'a>,
     /// What else is told of the request.
@@ -78,20 +84,6 @@ pub struct About<'a> {
 struct Call {
     until: Instant,
     deadline: Duration,
-}
-
-/// Why a call brought nothing.
-#[derive(Debug)]
-struct NoAnswer {
-    why: String,
-    /// What it says of an engine of ours.
-    outcome: Outcome,
-}
-
-impl From<NoAnswer> for String {
-    fn from(no: NoAnswer) -> Self {
-        no.why
-    }
 }
 
 /// Those whom one worker may ask, and what they said.
@@ -143,40 +135,69 @@ impl Advisers {
         if let Some(why) = asks(&of.adviser).and_then(|asks| asks.problem()) {
             return Advice::Failed(why.to_owned());
         }
-        let key = self.key(asking, of, &candidates);
+        let key = Key {
+            question: self.key(asking, of, &candidates),
+            adviser: self.adviser(&of.adviser),
+            policy: asking.policy,
+        };
+        let times = Times {
+            deadline: of.deadline,
+            ttl: of.ttl,
+        };
         let call = Call {
             until: Instant::now() + of.deadline,
             deadline: of.deadline,
         };
         let question = async || self.question(asking, of, call).await;
-        let answer = self.answers.of(key, of.ttl, question);
-        let answer = tokio::time::timeout_at(call.until + GRACE, answer).await;
-        answer.unwrap_or_else(|_| Advice::Failed(late(of.deadline)))
+        let given = self.answers.of(key, times, question);
+        let given = tokio::time::timeout_at(call.until + GRACE, given).await;
+        let (advice, came) =
+            given.unwrap_or_else(|_| (Advice::Failed(late(of.deadline)), Came::Late));
+        if let Some(askings) = &asking.policy.askings {
+            askings.count(came);
+        }
+        advice
     }
 
-    async fn question(&self, asking: &Asking<'_>, of: &Advised, call: Call) -> Advice {
+    async fn question(
+        &self,
+        asking: &Asking<'_>,
+        of: &Advised,
+        call: Call,
+    ) -> Result<Vec<String>, Unadvised> {
         let about = (asking, of);
         let named = match (&of.adviser, asks(&of.adviser)) {
             (Adviser::Remote { url }, _) => self.matcher(url, about, call).await,
             (Adviser::Llm { .. }, Some(asks)) => self.model(asks, about, call).await,
-            (Adviser::Llm { .. }, None) => return Advice::None,
+            (Adviser::Llm { .. }, None) => Err(NOBODY.into()),
         };
-        match named {
-            Ok(ids) => Advice::Ranked(ids),
-            Err(why) => {
-                self.tell(&asking.policy.spec.name, &why);
-                Advice::Failed(why)
+        if let Err(no) = &named {
+            self.tell(&asking.policy.spec.name, no.why());
+        }
+        named
+    }
+
+    /// Who is asked, whatever the question.
+    fn adviser(&self, adviser: &Adviser) -> u64 {
+        match adviser {
+            Adviser::Remote { url } => self.seed.hash_one(url.text()),
+            Adviser::Llm { server, block, .. } => {
+                let server = server.as_ref().map(EngineUrl::text);
+                self.seed.hash_one((server, block))
             }
         }
     }
 
-    /// What makes the answer another: who is asked what, among whom, and, roughly,
-    /// how many requests wait there. All else changes with every request, and to
+    /// What makes the answer another: who is asked what, on behalf of which policy,
+    /// among whom, what the configuration says of them, and, roughly, how many
+    /// requests wait there. A policy that is changed is another, and so is a
+    /// snapshot's set. All else changes with every request, and to
     /// ask anew each time would be to wait each time.
     fn key(&self, asking: &Asking<'_>, of: &Advised, candidates: &[usize]) -> u64 {
         let mut hasher = self.seed.build_hasher();
         let asked = asking.question.asked;
-        asking.policy.spec.name.hash(&mut hasher);
+        let policy = Arc::as_ptr(asking.policy).addr();
+        (policy, asking.question.set.serial).hash(&mut hasher);
         match &of.adviser {
             Adviser::Remote { url } => {
                 (url.text(), &*of.parameters).hash(&mut hasher);
@@ -185,13 +206,9 @@ impl Advisers {
                 let most = asked.max_tokens.map(u64::checked_ilog2);
                 (asked.prompt_tokens.checked_ilog2(), most).hash(&mut hasher);
             }
-            Adviser::Llm {
-                server,
-                block,
-                query_string,
-            } => {
-                let server = server.as_ref().map(EngineUrl::text);
-                (server, block, query_string).hash(&mut hasher);
+            adviser @ Adviser::Llm { .. } => {
+                let query = asks(adviser).map(|asks| asks.query);
+                (self.adviser(adviser), query).hash(&mut hasher);
             }
         }
         let set = asking.question.set;
@@ -253,18 +270,23 @@ impl Advisers {
             within: call.until.saturating_duration_since(Instant::now()),
             most: MOST_ANSWER,
         };
-        let failed = |why: String, outcome: Outcome| NoAnswer {
-            why: format!("{}: {why}", target.url.text()),
-            outcome,
-        };
+        let at = |why: String| format!("{}: {why}", target.url.text());
         match converse(&self.pool, target, what).await {
             Ok((StatusCode::OK, body)) => Ok(body),
-            Ok((status, _)) => Err(failed(
-                format!("answered {status}"),
-                Outcome::of_status(status.as_u16()),
-            )),
-            Err(FetchError::Late(_)) => Err(failed(late(call.deadline), Outcome::Unrelated)),
-            Err(error) => Err(failed(error.to_string(), blame(&error))),
+            Ok((status, _)) => Err(NoAnswer {
+                why: Unadvised::of_status(status, at(format!("answered {status}"))),
+                outcome: Outcome::of_status(status.as_u16()),
+            }),
+            Err(error) => {
+                let why = match error {
+                    FetchError::Late(_) => late(call.deadline),
+                    _ => error.to_string(),
+                };
+                Err(NoAnswer {
+                    why: Unadvised::of(&error, at(why)),
+                    outcome: blame(&error),
+                })
+            }
         }
     }
 
@@ -299,24 +321,20 @@ fn asks(adviser: &Adviser) -> Option<Asks<'_>> {
         } => Some(Asks {
             server: server.as_ref(),
             block,
-            query: query_string,
+            query: cut(query_string),
         }),
     }
 }
 
-fn late(deadline: Duration) -> String {
-    format!("no whole answer within {deadline:?}")
+/// As much of it as a model is asked for.
+fn cut(query: &str) -> &str {
+    let most = query.len().min(MOST_QUERY);
+    let end = (0..=most).rev().find(|end| query.is_char_boundary(*end));
+    &query[..end.unwrap_or_default()]
 }
 
-/// What a call that failed says of an engine of ours.
-fn blame(error: &FetchError) -> Outcome {
-    match error {
-        FetchError::Fault(Fault::Unsent(_)) => Outcome::Unreachable,
-        FetchError::Fault(Fault::Broken(_) | Fault::Protocol(_)) | FetchError::Nonsense(_) => {
-            Outcome::Failure
-        }
-        _ => Outcome::Unrelated,
-    }
+fn late(deadline: Duration) -> String {
+    format!("no whole answer within {deadline:?}")
 }
 
 /// How many wait, so roughly that a few more make no difference: powers of four.

@@ -9,7 +9,7 @@ use pilotfish::chaos::Broken;
 use pilotfish::cli::{Cli, Command, EngineArgs, Launch, ProxyArgs, Unwell};
 use pilotfish::config::problem::Problems;
 use pilotfish::config::{dynamic, validate};
-use pilotfish::registry::Registry;
+use pilotfish::registry::{self, Registry};
 use pilotfish::sim::SimEngine;
 use pilotfish::{app, bench, demo, explain, telemetry};
 
@@ -88,9 +88,16 @@ fn proxy(args: &ProxyArgs) -> anyhow::Result<()> {
 
 /// `pilotfish validate`: a file that needs flags beside it is no fault.
 fn check(file: &Path) -> anyhow::Result<()> {
-    let keys = validate::load(file, validate::Format::of(file))?.keys;
+    let mut keys = validate::load(file, validate::Format::of(file))?.keys;
     let of = file.display().to_string();
     let mut out = std::io::stdout();
+    for (key, name) in registry::without_unregistered(&mut keys) {
+        writeln!(
+            out,
+            "warning: {key}: {name:?} must be registered where the file is used, which cannot be \
+             known here"
+        )?;
+    }
     match Registry::default().resolve(&keys) {
         Ok(resolved) => {
             for warning in resolved.warnings {

@@ -46,7 +46,7 @@ pub use advice::Advice;
 use bound::Bound;
 use memory::{Memory, Prefix};
 use qos::Qos;
-use reason::{Choice, Decisions, Reason};
+use reason::{Askings, Choice, Decisions, Reason};
 use sequential::Turns;
 use view::{Noted, View};
 
@@ -61,6 +61,8 @@ pub struct Policy {
     pub turns: Arc<Turns>,
     /// How often it chose, and why.
     pub decisions: Arc<Decisions>,
+    /// How often it asked others, if it does.
+    pub askings: Option<Arc<Askings>>,
     /// Who picks of the engines of a block that it has chosen.
     pub instance: Option<Arc<Policy>>,
     /// Bytes that it takes in memory, about, if it is a request's own.
@@ -82,6 +84,8 @@ impl Policy {
         let decisions: Arc<Decisions> =
             before.map_or_else(Arc::default, |known| Arc::clone(&known.decisions));
         let turns: Arc<Turns> = before.map_or_else(Arc::default, |known| Arc::clone(&known.turns));
+        let is_asking = matches!(spec.kind, PolicyKind::Advised(_));
+        let askings = before.and_then(|known| known.askings.clone());
         let instance = spec.kind.scored().map(|of| {
             Arc::new(Self {
                 spec: PolicySpec {
@@ -91,6 +95,7 @@ impl Policy {
                 memory: None,
                 turns: Arc::clone(&turns),
                 decisions: Arc::clone(&decisions),
+                askings: None,
                 instance: None,
                 bytes: 0,
             })
@@ -100,6 +105,7 @@ impl Policy {
             spec,
             turns,
             decisions,
+            askings: is_asking.then(|| askings.unwrap_or_default()),
             instance,
             bytes,
         })

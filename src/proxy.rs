@@ -233,7 +233,7 @@ impl Exchange<'_> {
             Ok(peeked) => peeked,
             Err(error) => return Err((serving, self.counted(error))),
         };
-        let ready = self.ready(&wishes, policy, &mut peeked, serving.peer());
+        let ready = self.ready(&wishes, policy, &mut peeked, &serving);
         let ready = match ready.await {
             Ok(ready) => ready,
             Err(error) => return Err((serving, self.counted(error))),

@@ -7,6 +7,7 @@
 
 mod document;
 mod entry;
+mod in_force;
 mod refused;
 mod schema;
 pub mod store;
@@ -17,12 +18,9 @@ use std::time::SystemTime;
 
 use serde_json::{Map, Value};
 
-use crate::config::dynamic::{DynamicFile, PolicyEntry};
-use crate::config::problem::Problem;
-use crate::config::resolve::{Resolved, resolve};
-
 pub use document::{Kind, Registered};
 pub use entry::{defaults, merged};
+pub use in_force::{InForce, SetAside, without_unregistered};
 pub use refused::{Cause, Refused};
 
 /// Policies that may be registered.
@@ -178,84 +176,6 @@ impl Registry {
                 one.document.pointer(&pointer) == Some(wanted)
             })
         })
-    }
-
-    /// All of them as policies of the dynamic file; one that is not well formed
-    /// is left out, which cannot be since it was tried when it was registered.
-    #[must_use]
-    pub fn entries(&self) -> BTreeMap<String, PolicyEntry> {
-        let uris = self.uris().into_iter();
-        uris.filter_map(|uri| {
-            let entry = self.get(uri)?.entry().ok()?;
-            Some((uri.to_owned(), entry))
-        })
-        .collect()
-    }
-
-    /// What `keys` mean, with these policies beside the file's own.
-    ///
-    /// A built-in one over which nothing is registered is there when the keys
-    /// name it: else every process would look at engines' live attributes.
-    ///
-    /// # Errors
-    /// All that is wrong.
-    pub fn resolve(&self, keys: &DynamicFile) -> Result<Resolved, Vec<Problem>> {
-        let mut keys = keys.clone();
-        let mut warnings = Vec::new();
-        let asked = keys.request_headers.as_ref();
-        let asked = asked.and_then(|headers| headers.policies.clone());
-        let is_named = |uri: &str| {
-            let mut asked = asked.iter().flatten();
-            keys.routing_logic.as_deref() == Some(uri) || asked.any(|name| name == uri)
-        };
-        let mut all = self.entries();
-        all.retain(|uri, _| self.policies.contains_key(uri) || is_named(uri));
-        let unlisted = self.unlisted(&keys, &all);
-        if !unlisted.is_empty() {
-            return Err(unlisted);
-        }
-        for (name, own) in keys.policies.take().into_iter().flatten() {
-            let path = format!("policies.{name}");
-            if all.insert(name, own).is_some() {
-                warnings.push(format!(
-                    "{path} of the file is taken, not the registered policy"
-                ));
-            }
-        }
-        keys.policies = Some(all);
-        let mut resolved = resolve(&keys)?;
-        warnings.append(&mut resolved.warnings);
-        resolved.warnings = warnings;
-        Ok(resolved)
-    }
-}
-
-impl Registry {
-    /// Registered policies that would have us ask whom the configuration does not
-    /// list.
-    fn unlisted(&self, keys: &DynamicFile, all: &BTreeMap<String, PolicyEntry>) -> Vec<Problem> {
-        let own = |uri: &&String| self.policies.contains_key(*uri);
-        let registered = all
-            .keys()
-            .filter(own)
-            .filter_map(|uri| all.get_key_value(uri));
-        let urls = registered.flat_map(|(uri, entry)| {
-            let (url, server) = (entry.url.as_ref(), entry.server.as_ref());
-            let named = [("url", url), ("server", server)];
-            named
-                .into_iter()
-                .filter_map(move |(key, url)| Some((uri, key, url?)))
-        });
-        let trimmed = |url: &str| url.trim_end_matches('/').to_owned();
-        let listed: Vec<String> = (keys.matchers.iter().flatten())
-            .map(|url| trimmed(url))
-            .collect();
-        let unlisted = urls.filter(|(_, _, url)| !listed.contains(&trimmed(url)));
-        let problem = |(uri, key, url): (&String, &str, &String)| {
-            let message = format!("{url:?} is not among the configuration's `matchers`");
-            Problem::at(format!("policies.{uri}.{key}"), message)
-        };
-        unlisted.map(problem).collect()
     }
 }
 

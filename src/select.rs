@@ -271,14 +271,24 @@ fn advised(
             server,
             block,
             query_string,
-        } => Adviser::Llm {
-            server: listed("llm_server_address")?.or_else(|| server.clone()),
-            block: given("llm_block_id").unwrap_or(block).to_owned(),
-            query_string: (envelope.query_string.map(str::trim))
-                .filter(|text| !text.is_empty())
-                .unwrap_or(query_string)
-                .to_owned(),
-        },
+        } => {
+            let elsewhere = listed("llm_server_address")?;
+            let block = match (given("llm_block_id"), &elsewhere) {
+                (None, _) => block.clone(),
+                // What is served there is for whoever may name it.
+                (Some(name), Some(_)) => name.to_owned(),
+                (Some(name), None) => judge(name, server.as_ref(), snapshot)
+                    .map_err(|message| wrong(&format!("{at}/llm_block_id"), message))?,
+            };
+            Adviser::Llm {
+                block,
+                server: elsewhere.or_else(|| server.clone()),
+                query_string: (envelope.query_string.map(str::trim))
+                    .filter(|text| !text.is_empty())
+                    .unwrap_or(query_string)
+                    .to_owned(),
+            }
+        }
     };
     let parameters = envelope
         .parameters
@@ -289,6 +299,27 @@ fn advised(
         parameters: parameters.map_or_else(|| Arc::clone(&of.parameters), Arc::from),
         ..of.clone()
     })
+}
+
+/// The block, if a policy of type `llm` asks it: who answers there is asked past
+/// all limits, and so nobody else may be.
+fn judge(
+    name: &str,
+    server: Option<&EngineUrl>,
+    snapshot: &Snapshot,
+) -> Result<String, &'static str> {
+    let policies = &snapshot.policies;
+    let mut all = policies.named.values().chain([&policies.default]);
+    let asks = |policy: &Arc<Policy>| match &policy.spec.kind {
+        PolicyKind::Advised(of) => matches!(
+            &of.adviser,
+            Adviser::Llm { server: at, block, .. } if block == name && at.as_ref() == server
+        ),
+        _ => false,
+    };
+    all.any(asks)
+        .then(|| name.to_owned())
+        .ok_or("expected the `block` of a policy of type llm, as the configuration has them")
 }
 
 /// The URL, if the configuration lists it: nobody else may have us call it.

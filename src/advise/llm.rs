@@ -7,7 +7,7 @@ use std::time::Instant;
 use serde_json::json;
 
 use super::told::{self, Told};
-use super::{Advisers, Asking, Call, NOBODY, NoAnswer, parse};
+use super::{Advisers, Asking, Call, NOBODY, NoAnswer, Unadvised, parse};
 use crate::config::EngineUrl;
 use crate::config::policies::{Advised, PolicyKind, Scored};
 use crate::fleet::Model;
@@ -82,10 +82,10 @@ impl Advisers {
         asks: Asks<'_>,
         (asking, of): (&Asking<'_>, &Advised),
         call: Call,
-    ) -> Result<Vec<String>, String> {
+    ) -> Result<Vec<String>, Unadvised> {
         let told = self.summary(asking, &of.then, asks.query);
         if told.is_empty() {
-            return Err(NOBODY.to_owned());
+            return Err(NOBODY.into());
         }
         let prompt = prompt(asks.query, &told);
         let body = match asks.server {
@@ -96,16 +96,14 @@ impl Advisers {
         let names = parse::named(&reply);
         let Some(name) = names.first() else {
             let reply = parse::quoted(&reply);
-            return Err(format!(
-                "Could not extract containerImage from LLM response: {reply}"
-            ));
+            let why = format!("Could not extract containerImage from LLM response: {reply}");
+            return Err(why.into());
         };
         let ids = resolve(&names, &told);
         if ids.is_empty() {
             let name = parse::quoted(name);
-            return Err(format!(
-                "LLM selected a containerImage not in the candidate list: {name}"
-            ));
+            let why = format!("LLM selected a containerImage not in the candidate list: {name}");
+            return Err(why.into());
         }
         Ok(ids)
     }
@@ -120,7 +118,7 @@ impl Advisers {
         server: &EngineUrl,
         text: String,
         call: Call,
-    ) -> Result<Vec<u8>, String> {
+    ) -> Result<Vec<u8>, Unadvised> {
         let is_versioned = server.base_path().ends_with("/v1");
         let path = if is_versioned {
             "/chat/completions"
@@ -139,7 +137,7 @@ impl Advisers {
         block: &str,
         prompt: &str,
         (asking, call): (&Asking<'_>, Call),
-    ) -> Result<Vec<u8>, String> {
+    ) -> Result<Vec<u8>, Unadvised> {
         let snapshot = asking.snapshot;
         let model: &Arc<Model> = (snapshot.blocks.named(block))
             .map(|block| &block.model)

@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::told::{self, Told};
-use super::{Advisers, Asking, Call, NOBODY, parse};
+use super::{Advisers, Asking, Call, NOBODY, Unadvised, parse};
 use crate::config::EngineUrl;
 use crate::config::policies::{Advised, Scored};
 
@@ -47,10 +47,10 @@ impl Advisers {
         url: &EngineUrl,
         (asking, of): (&Asking<'_>, &Advised),
         call: Call,
-    ) -> Result<Vec<String>, String> {
+    ) -> Result<Vec<String>, Unadvised> {
         let (told, text) = question(asking, of, &self.attributes(asking.snapshot));
         if told.is_empty() {
-            return Err(NOBODY.to_owned());
+            return Err(NOBODY.into());
         }
         // The URL's own path is what is put before this one.
         let path = if url.base_path().is_empty() { "/" } else { "" };
@@ -66,7 +66,7 @@ impl Advisers {
         }
         if ids.is_empty() {
             let named = parse::quoted(&named.join(", "));
-            return Err(format!("it names nobody of the candidates: {named}"));
+            return Err(format!("it names nobody of the candidates: {named}").into());
         }
         Ok(ids)
     }

@@ -17,6 +17,16 @@ fn a_few_more_make_no_difference() {
     }
 }
 
+#[test]
+fn long_queries_are_cut_between_characters() {
+    let long = "é".repeat(MOST_QUERY);
+    assert_eq!(cut("short"), "short");
+    assert_eq!(cut(&long).len(), MOST_QUERY);
+    let odd = format!("x{long}");
+    assert_eq!(cut(&odd).len(), MOST_QUERY - 1);
+    assert_eq!(cut(""), "");
+}
+
 #[tokio::test]
 async fn connections_are_kept_to_few() {
     let pool = Pool::new(1, Duration::ZERO, Duration::ZERO);

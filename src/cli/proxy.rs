@@ -238,6 +238,9 @@ impl ProxyArgs {
             list: vec![Problem::at("", error.to_string())],
         })?;
         let resolved = (kept.registry.resolve(&keys)).map_err(|list| Problems { of, list })?;
+        for one in &resolved.set_aside {
+            tracing::error!(uri = one.uri, "a registered policy is set aside: {one}");
+        }
         let config = Config {
             listen: SocketAddr::new(self.host, self.port),
             admin: (self.admin_port).map(|port| SocketAddr::new(self.admin_host, port)),

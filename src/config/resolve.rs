@@ -123,6 +123,8 @@ struct Resolving {
     warnings: Vec<String>,
     /// Keys of metadata that goals look at.
     columns: Vec<String>,
+    /// So many there may be.
+    most_columns: usize,
     /// Attributes that the keys tell how to read.
     own: Arc<[OwnAttribute]>,
     /// Named goals, the shipped ones too.

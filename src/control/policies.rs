@@ -118,7 +118,7 @@ pub(super) async fn page(
         (Route::One(uri), &Method::PUT) => Change::Replace(uri, body),
         (Route::One(uri), &Method::DELETE) => Change::Delete(uri),
         (Route::List, _) => return shown(pages::list(&policies, query)),
-        (Route::One(uri), _) => return shown(pages::one(&policies, &uri)),
+        (Route::One(uri), _) => return shown(pages::one(&policies, &uri, &control.keys())),
         (Route::Query | Route::Upload, _) => return shown(pages::found(&policies, &body)),
     };
     if share.add(CHANGE).is_err() {
@@ -184,8 +184,18 @@ impl Control {
         let old = self.policies.load_full();
         let known = Arc::clone(&old);
         let made = beside(move || make(&known, change)).await??;
-        let before = self.resolved_with(&old);
-        let resolved = self.resolved_with(&made.registry).map_err(|problems| {
+        let keys = self.keys();
+        if made.policy.is_some()
+            && let Some(mut unfit) = made.registry.set_aside(&made.uri, &keys)
+        {
+            for problem in &mut unfit.problems {
+                problem.path = format!("policies.{}.{}", made.uri, problem.path);
+            }
+            let message = "the policy cannot be put in force";
+            return Err(Refused::listing(Cause::Invalid, message, unfit.problems));
+        }
+        let before = old.resolve(&keys);
+        let resolved = made.registry.resolve(&keys).map_err(|problems| {
             if made.policy.is_some() {
                 let message = "the policy cannot be put in force";
                 Refused::listing(Cause::Invalid, message, problems)
@@ -199,6 +209,7 @@ impl Control {
         warnings.extend(self.keep(&made.registry).await?);
         self.policies.store(Arc::new(made.registry));
         self.put_in_force(resolved.settings);
+        self.look_again();
         if let Some(policy) = &made.policy {
             warnings.splice(0..0, policy.warnings.iter().cloned());
         }

@@ -13,11 +13,10 @@ use super::Control;
 use crate::api::exposition::{Kind, single};
 use crate::config::dynamic::DynamicFile;
 use crate::config::problem::{Problem, Problems};
-use crate::config::resolve::{Resolved, overlay};
+use crate::config::resolve::overlay;
 use crate::config::validate::parse;
 use crate::config::watch::{FileWatch, settled};
 use crate::config::{DynamicSource, Settings, difference};
-use crate::registry::Registry;
 
 /// How reloading goes.
 #[derive(Debug)]
@@ -143,6 +142,9 @@ impl Control {
         for warning in &resolved.warnings {
             tracing::warn!("{}: {warning}", source.file.display());
         }
+        for one in &resolved.set_aside {
+            tracing::error!(uri = one.uri, "a registered policy is set aside: {one}");
+        }
         if !self.put_in_force(resolved.settings) {
             tracing::info!("the dynamic file is good, and changes nothing");
         }
@@ -158,12 +160,19 @@ impl Control {
         Ok(())
     }
 
-    /// What flags and file say, with these policies registered.
-    pub(super) fn resolved_with(&self, policies: &Registry) -> Result<Resolved, Vec<Problem>> {
+    /// What flags and file say together, as they are in force.
+    pub(super) fn keys(&self) -> DynamicFile {
         let reloads = self.reloads.borrow();
-        match &reloads.applied {
-            Some(keys) => policies.resolve(&overlay(keys, &self.flags)),
-            None => policies.resolve(&self.flags),
+        let applied = reloads.applied.as_ref();
+        applied.map_or_else(|| self.flags.clone(), |keys| overlay(keys, &self.flags))
+    }
+
+    /// Has a file that was refused looked at again at the next occasion: what has
+    /// been registered may be what it lacked.
+    pub(super) fn look_again(&self) {
+        let mut reloads = self.reloads.borrow_mut();
+        if reloads.failure.is_some() {
+            reloads.seen.clear();
         }
     }
 

@@ -1,5 +1,5 @@
 //! By which of a policy's branches an engine was chosen, in one word, and how
-//! often each was taken.
+//! often each was taken; what came of asking others before.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -68,6 +68,46 @@ impl Decisions {
     }
 }
 
+/// What came of asking others whom to choose, for one request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Asking {
+    /// Someone was named.
+    Advised,
+    /// What was said before still held.
+    Kept,
+    /// There was no answer within the policy's deadline, or the request's own.
+    Late,
+    /// There was no advice, for any other reason.
+    Failed,
+}
+
+impl Asking {
+    /// All of them with their label values.
+    pub const ALL: [(Self, &'static str); 4] = [
+        (Self::Advised, "advised"),
+        (Self::Kept, "kept"),
+        (Self::Late, "late"),
+        (Self::Failed, "failed"),
+    ];
+}
+
+/// How often a policy asked others, by what came of it.
+#[derive(Debug, Default)]
+pub struct Askings([AtomicU64; Asking::ALL.len()]);
+
+impl Askings {
+    /// Counts one request.
+    pub fn count(&self, asking: Asking) {
+        self.0[asking as usize].fetch_add(1, Relaxed);
+    }
+
+    /// All counts, in the order of [`Asking::ALL`].
+    #[must_use]
+    pub fn read(&self) -> [u64; Asking::ALL.len()] {
+        std::array::from_fn(|at| self.0[at].load(Relaxed))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -80,5 +120,11 @@ mod tests {
             (0..=index).for_each(|_| decisions.count(*reason));
         }
         assert_eq!(decisions.read(), [1, 2, 3, 4, 5, 6, 7, 8, 9]);
+        let askings = Askings::default();
+        for (index, (asking, _)) in Asking::ALL.iter().enumerate() {
+            assert_eq!(*asking as usize, index);
+            (0..=index).for_each(|_| askings.count(*asking));
+        }
+        assert_eq!(askings.read(), [1, 2, 3, 4]);
     }
 }

@@ -3,7 +3,9 @@
 
 use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -28,7 +30,7 @@ use crate::fleet::layout::Capability;
 use crate::fleet::{Candidate, Model, Snapshot};
 use crate::policy::blocks::judged;
 use crate::policy::memory::Fingerprint;
-use crate::policy::reason::Reason;
+use crate::policy::reason::{self, Reason};
 use crate::policy::{Advice, Asked, Moment, Policy, Question, Refusal, Rules, Tried};
 use crate::select::{self, MOST_TEXT, Selections};
 
@@ -80,7 +82,7 @@ impl Exchange<'_> {
         wishes: &Wishes<'_>,
         policy: &Arc<Policy>,
         peeked: &mut Peeked,
-        peer: &str,
+        serving: &Serving,
     ) -> Result<Ready<'_>, ProxyError> {
         let snapshot = self.snapshot;
         let from = (wishes, policy);
@@ -93,7 +95,7 @@ impl Exchange<'_> {
         };
         let advice = if self.is_advised(&policy, (wishes, peeked)) {
             // Boxed, as few requests need it.
-            Box::pin(self.advised(&policy, scope, peeked)).await
+            Box::pin(self.advised(&policy, scope, (peeked, serving))).await?
         } else {
             Advice::None
         };
@@ -112,7 +114,8 @@ impl Exchange<'_> {
         // The body may have taken its time.
         let clock = || snapshot.clock(Instant::now());
         let of = (&mut *peeked, &**model);
-        let (mut asked, prints) = ask::asked(&policy, self.head, (wishes, peer), of, clock);
+        let (mut asked, prints) =
+            ask::asked(&policy, self.head, (wishes, serving.peer()), of, clock);
         asked.advice = advice;
         splice::prepare(peeked, &model.name);
         Ok(Ready {
@@ -134,8 +137,14 @@ impl Exchange<'_> {
         is_asking && is_free && peeked.facts.is_inference
     }
 
-    /// What they say.
-    async fn advised(&self, policy: &Arc<Policy>, scope: Scope<'_>, peeked: &Peeked) -> Advice {
+    /// What they say. The request's own time may be up before theirs; then it has
+    /// failed, and whoever waits for the same asks anew.
+    async fn advised(
+        &self,
+        policy: &Arc<Policy>,
+        scope: Scope<'_>,
+        (peeked, serving): (&Peeked, &Serving),
+    ) -> Result<Advice, ProxyError> {
         let (proxy, snapshot, facts) = (self.proxy, self.snapshot, &peeked.facts);
         let set = match scope {
             Scope::Model(model) => &model.candidates,
@@ -167,7 +176,17 @@ impl Exchange<'_> {
                 stream: facts.stream,
             },
         };
-        proxy.advisers.ask(&asking).await
+        let mut asked = pin!(proxy.advisers.ask(&asking));
+        let deadline = serving.deadline();
+        let advice = std::future::poll_fn(|cx| match asked.as_mut().poll(cx) {
+            Poll::Pending if deadline.expired(cx) => Poll::Ready(None),
+            other => other.map(Some),
+        });
+        let advice = advice.await;
+        if let (None, Some(askings)) = (&advice, &policy.askings) {
+            askings.count(reason::Asking::Late);
+        }
+        advice.ok_or(ProxyError::Expired)
     }
 
     /// The best block, for a request that leaves its model open; of those that have

@@ -1,5 +1,6 @@
 //! A policy's document, as the reference registers one.
 
+use std::sync::LazyLock;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::{Map, Value, json};
@@ -15,6 +16,9 @@ use crate::config::problem::Problem;
 const MOST_NAME: usize = 128;
 /// What a value of a document is reckoned with beside its text, in bytes.
 const VALUE_BYTES: usize = 32;
+/// Levels of a document: the file that keeps it adds its own, and JSON of 128 is
+/// not read.
+pub(super) const MOST_DEPTH: usize = 64;
 
 /// Fields that the reference's registration has.
 const FIELDS: [&str; 17] = [
@@ -120,20 +124,29 @@ impl Registered {
             let message = "a policy is registered as a JSON object";
             return Err(Refused::new(Cause::Invalid, message));
         };
+        let depth = depth(&document);
+        if depth > MOST_DEPTH {
+            let message = format!("the document has {depth} levels; the most is {MOST_DEPTH}");
+            return Err(Refused::new(Cause::Invalid, message));
+        }
         let uri = uri(fields)?;
         let kind = kind(fields)?;
-        let settings = object(fields, "policy_settings")?;
-        let parameters = object(fields, "policy_parameters")?;
+        for known in ["policy_settings", "policy_parameters"] {
+            object(fields, known)?;
+        }
         for known in ["policy_input_schema", "policy_output_schema"] {
             object(fields, known)?;
         }
         let mut violations = Vec::new();
         if let Some(schema) = Schema::of(fields, "policy_settings_schema")? {
+            let settings = written(fields, "policy_settings");
             violations.extend(schema.violations(settings, "/policy_settings"));
         }
         let schema = Schema::of(fields, "policy_parameters_schema")?;
         if let Some(schema) = &schema {
-            violations.extend(schema.violations(parameters, "/policy_parameters"));
+            // What is missing here, requests may bring.
+            let parameters = written(fields, "policy_parameters");
+            violations.extend(schema.violations_of_part(parameters, "/policy_parameters"));
         }
         if !violations.is_empty() {
             let message = "the document does not keep to its own schemas";
@@ -144,7 +157,9 @@ impl Registered {
             kind,
             registered_at: Some(at),
             warnings: warnings(fields),
-            bytes: document.to_string().len() + VALUE_BYTES * values(&document),
+            bytes: document.to_string().len()
+                + VALUE_BYTES * values(&document)
+                + schema.as_ref().map_or(0, |schema| schema.bytes),
             parameters: schema,
             document,
         };
@@ -201,9 +216,17 @@ impl Registered {
         let Some(schema) = &self.parameters else {
             return Ok(());
         };
-        let nothing = &entry::NOTHING;
-        let holds = entry::merged(nothing, nothing, self.parameters(), request);
-        let violations = schema.violations(&holds, "");
+        let violations = if request.is_empty() {
+            let fields = self.document.as_object().unwrap_or(&entry::NOTHING);
+            schema.violations(written(fields, "policy_parameters"), "")
+        } else {
+            // Only what the request leaves is copied: it may be large.
+            let left = self.parameters().iter();
+            let left = left.filter(|(key, _)| !request.contains_key(*key));
+            let all = left.chain(request);
+            let holds = all.map(|(key, value)| (key.clone(), value.clone()));
+            schema.violations(&Value::Object(holds.collect()), "")
+        };
         if violations.is_empty() {
             return Ok(());
         }
@@ -303,6 +326,15 @@ pub(super) fn object<'a>(
     }
 }
 
+/// The same as it is written, for who looks at it as a value.
+fn written<'a>(fields: &'a Map<String, Value>, field: &str) -> &'a Value {
+    static NOTHING: LazyLock<Value> = LazyLock::new(|| Value::Object(Map::new()));
+    fields
+        .get(field)
+        .filter(|value| value.is_object())
+        .unwrap_or(&NOTHING)
+}
+
 /// What of a document is kept and does nothing.
 fn warnings(fields: &Map<String, Value>) -> Vec<String> {
     let mut warnings = Vec::new();
@@ -342,4 +374,14 @@ fn values(of: &Value) -> usize {
         Value::Object(map) => map.values().map(values).sum(),
         _ => 0,
     }
+}
+
+/// How many levels it has, itself too; whoever parsed it has bounded them.
+fn depth(of: &Value) -> usize {
+    1 + match of {
+        Value::Array(list) => list.iter().map(depth).max(),
+        Value::Object(map) => map.values().map(depth).max(),
+        _ => None,
+    }
+    .unwrap_or(0)
 }

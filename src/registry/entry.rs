@@ -7,18 +7,11 @@ use serde_json::{Map, Value, json};
 
 use super::document::Kind;
 use crate::config::dynamic::PolicyEntry;
+use crate::config::policies::APP_MAP;
 use crate::config::problem::Problem;
 
 /// No settings, no parameters.
 pub(super) static NOTHING: LazyLock<Map<String, Value>> = LazyLock::new(Map::new);
-
-/// The reference's types of applications, and the use case that each needs.
-const APP_MAP: [(&str, &str); 4] = [
-    ("RAG", "chat-completion"),
-    ("Code", "code-generation"),
-    ("Vision", "multi-modal"),
-    ("Chat", "chat-completion"),
-];
 
 /// What holds for a policy whose document says nothing.
 #[must_use]
@@ -59,9 +52,12 @@ pub(super) fn of(kind: Kind, holds: Map<String, Value>) -> Result<PolicyEntry, V
         kind: kind.name().to_owned(),
         app_map: taking.take("/APP_MAP").unwrap_or_default(),
         application_type: taking.take("/selection_query/application_type"),
-        goals: taking
-            .take("/selection_query/optimization_goals")
-            .unwrap_or_default(),
+        // Without goals all are as good, as in the reference; not `scored`'s own.
+        goals: Some(
+            taking
+                .take("/selection_query/optimization_goals")
+                .unwrap_or_default(),
+        ),
         filter: taking.take("/filterRule/filter"),
         instance_policy: taking.take("/instance_policy"),
         ..PolicyEntry::default()

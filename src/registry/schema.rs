@@ -1,26 +1,30 @@
-//! JSON Schemas that come from outside: bounded before they are compiled, so
-//! that checking a document against one takes about as long as reading it.
+//! JSON Schemas that come from outside: bounded before they are compiled, and
+//! again, together with what is checked, before they are asked.
 //!
 //! Nothing is fetched, and patterns run on an engine that is linear in the text.
-//! A schema may refer to its own parts, but not to itself: what its references
-//! amount to, each written out, is bounded too.
+//! Every part of a schema may look at every part of a document, so what checking
+//! costs is bounded by the product of the two ([`MOST_WORK`]). A schema may refer
+//! to its own parts, but not to itself: what its references amount to, each
+//! written out (`schema/weighing.rs`), is bounded too.
 
-use std::collections::HashMap;
+mod weighing;
 
-use jsonschema::{PatternOptions, Validator};
-use percent_encoding::percent_decode_str;
+use jsonschema::error::ValidationErrorKind;
+use jsonschema::{PatternOptions, ValidationError, Validator};
 use serde_json::{Map, Value, json};
 
 use super::document::object;
 use super::refused::{Cause, Refused};
 use crate::config::problem::{Problem, shown};
+use weighing::Weighing;
 
-/// Values of a schema with its references written out.
-const MOST_VALUES: usize = 10_000;
-/// How deep it may be, with its references written out.
-const MOST_DEPTH: usize = 64;
-/// Regular expressions in one schema.
-const MOST_PATTERNS: usize = 32;
+/// Values of a schema, its references written out, times what it is asked of: its
+/// values, and each 32 bytes of its texts.
+const MOST_WORK: usize = 1_000_000;
+/// Bytes of text that are reckoned as one more value.
+const TEXT: usize = 32;
+/// What a value of a schema is reckoned with once it is compiled, in bytes.
+const VALUE_BYTES: usize = 256;
 /// Bytes of one compiled expression, and of what it remembers while it runs.
 const PATTERN_BYTES: usize = 128 << 10;
 /// Violations that are told of.
@@ -38,7 +42,14 @@ const DIALECTS: [&str; 4] = [
 
 /// A schema, compiled.
 #[derive(Debug)]
-pub(super) struct Schema(Validator);
+pub(super) struct Schema {
+    validator: Validator,
+    /// Its values, with its references written out, and twice as many for each part
+    /// that looks again at all beside it.
+    work: usize,
+    /// What it is reckoned with among all documents.
+    pub(super) bytes: usize,
+}
 
 impl Schema {
     /// The schema in that field, if there is one.
@@ -57,7 +68,7 @@ impl Schema {
         } else {
             Value::Object(written.clone())
         };
-        let compiled = compile(&schema).map_err(|mut problem| {
+        compile(&schema).map(Some).map_err(|mut problem| {
             if is_map {
                 let inner = problem.path.strip_prefix("/properties");
                 problem.path = inner.unwrap_or_default().to_owned();
@@ -71,21 +82,71 @@ impl Schema {
                 "a schema cannot be used",
                 vec![Problem::at(pointer + &problem.path, problem.message)],
             )
-        })?;
-        Ok(Some(Self(compiled)))
+        })
     }
 
     /// What of `instance` is not as it says, with pointers that begin so.
-    pub(super) fn violations(&self, instance: &Map<String, Value>, below: &str) -> Vec<Problem> {
-        let instance = Value::Object(instance.clone());
-        let errors = self.0.iter_errors(&instance).take(MOST_TOLD);
+    pub(super) fn violations(&self, instance: &Value, below: &str) -> Vec<Problem> {
+        self.violations_but(|_| false, instance, below)
+    }
+
+    /// The same, but for top-level keys that are missing: others may bring them.
+    pub(super) fn violations_of_part(&self, instance: &Value, below: &str) -> Vec<Problem> {
+        self.violations_but(only_lacks_keys, instance, below)
+    }
+
+    fn violations_but(
+        &self,
+        is_excused: fn(&ValidationError<'_>) -> bool,
+        instance: &Value,
+        below: &str,
+    ) -> Vec<Problem> {
+        let (work, size) = (self.work, size(instance));
+        if work.saturating_mul(size) > MOST_WORK {
+            let message = format!(
+                "is too large to be checked: {size} values, or pieces of {TEXT} bytes, times the \
+                 schema's {work}; at most {MOST_WORK}"
+            );
+            return vec![Problem::at(below, message)];
+        }
+        let errors = self.validator.iter_errors(instance);
         errors
+            .filter(|error| !is_excused(error))
+            .take(MOST_TOLD)
             .map(|error| {
                 let words = error.masked_with("it").to_string();
                 let path = format!("{below}{}", error.instance_path());
                 Problem::at(path, words.chars().take(MOST_WORDS).collect::<String>())
             })
             .collect()
+    }
+}
+
+/// How much there is to look at in a document: its values, and its texts.
+fn size(of: &Value) -> usize {
+    1 + match of {
+        Value::Array(list) => list.iter().map(size).sum(),
+        Value::Object(map) => {
+            let one = |(key, value): (&String, &Value)| key.len() / TEXT + size(value);
+            map.iter().map(one).sum()
+        }
+        Value::String(text) => text.len() / TEXT,
+        _ => 0,
+    }
+}
+
+/// Whether nothing is wrong but that the document has too few keys.
+fn only_lacks_keys(error: &ValidationError<'_>) -> bool {
+    if !error.instance_path().as_str().is_empty() {
+        return false;
+    }
+    match error.kind() {
+        ValidationErrorKind::Required { .. } | ValidationErrorKind::MinProperties { .. } => true,
+        ValidationErrorKind::AnyOf { context } | ValidationErrorKind::OneOfNotValid { context } => {
+            let mut branches = context.iter();
+            branches.any(|branch| branch.iter().all(only_lacks_keys))
+        }
+        _ => false,
     }
 }
 
@@ -96,9 +157,9 @@ fn is_map_of_properties(written: &Map<String, Value>) -> bool {
     !(has_type || written.contains_key("properties") || written.contains_key("$schema"))
 }
 
-fn compile(schema: &Value) -> Result<Validator, Problem> {
+fn compile(schema: &Value) -> Result<Schema, Problem> {
     dialect(schema)?;
-    Weighing::new(schema).whole()?;
+    let weight = Weighing::new(schema).whole()?;
     let patterns = PatternOptions::regex()
         .size_limit(PATTERN_BYTES)
         .dfa_size_limit(PATTERN_BYTES);
@@ -106,9 +167,14 @@ fn compile(schema: &Value) -> Result<Validator, Problem> {
         .offline()
         .with_pattern_options(patterns)
         .build(schema);
-    compiled.map_err(|error| {
+    let validator = compiled.map_err(|error| {
         let words: String = error.to_string().chars().take(MOST_WORDS).collect();
         Problem::at(error.instance_path().to_string(), words)
+    })?;
+    Ok(Schema {
+        validator,
+        work: weight.values << weight.unevaluated,
+        bytes: weight.values * VALUE_BYTES + weight.patterns * PATTERN_BYTES / 2,
     })
 }
 
@@ -126,134 +192,4 @@ fn dialect(schema: &Value) -> Result<(), Problem> {
         DIALECTS.join(", ")
     );
     Err(Problem::at("/$schema", message))
-}
-
-/// What a part of a schema amounts to.
-#[derive(Debug, Clone, Copy)]
-struct Weight {
-    values: usize,
-    depth: usize,
-}
-
-/// Adds up a schema, each reference as what it refers to.
-struct Weighing<'a> {
-    root: &'a Value,
-    /// What is referred to; `None` while it is being weighed.
-    known: HashMap<&'a str, Option<Weight>>,
-    patterns: usize,
-}
-
-impl<'a> Weighing<'a> {
-    fn new(root: &'a Value) -> Self {
-        Self {
-            root,
-            known: HashMap::new(),
-            patterns: 0,
-        }
-    }
-
-    fn whole(mut self) -> Result<(), Problem> {
-        let weight = self.value(self.root, &mut String::new())?;
-        let (what, is, most) = if weight.values > MOST_VALUES {
-            ("values", weight.values, MOST_VALUES)
-        } else if weight.depth > MOST_DEPTH {
-            ("levels", weight.depth, MOST_DEPTH)
-        } else if self.patterns > MOST_PATTERNS {
-            ("patterns", self.patterns, MOST_PATTERNS)
-        } else {
-            return Ok(());
-        };
-        let message = format!("has {is} {what}, with its references written out; at most {most}");
-        Err(Problem::at("", message))
-    }
-
-    fn value(&mut self, value: &'a Value, at: &mut String) -> Result<Weight, Problem> {
-        let mut weight = Weight {
-            values: 1,
-            depth: 1,
-        };
-        match value {
-            Value::Array(list) => {
-                for (index, inner) in list.iter().enumerate() {
-                    let inner = self.inner(inner, &index.to_string(), at)?;
-                    weight.add(inner);
-                }
-            }
-            Value::Object(map) => {
-                for (key, inner) in map {
-                    self.keyword(key, inner, at)?;
-                    let inner = match (key.as_str(), inner) {
-                        ("$ref", Value::String(target)) => self.reference(target, at)?,
-                        _ => self.inner(inner, key, at)?,
-                    };
-                    weight.add(inner);
-                }
-            }
-            _ => {}
-        }
-        Ok(weight)
-    }
-
-    fn inner(&mut self, value: &'a Value, key: &str, at: &mut String) -> Result<Weight, Problem> {
-        let length = at.len();
-        at.push('/');
-        at.push_str(&key.replace('~', "~0").replace('/', "~1"));
-        let weight = self.value(value, at);
-        at.truncate(length);
-        weight
-    }
-
-    /// Counts patterns, and refuses what would change what references mean.
-    fn keyword(&mut self, key: &str, value: &Value, at: &str) -> Result<(), Problem> {
-        match (key, value) {
-            ("pattern", Value::String(_)) => self.patterns += 1,
-            ("patternProperties", Value::Object(map)) => self.patterns += map.len(),
-            ("$dynamicRef" | "$recursiveRef", Value::String(_)) => {
-                let message =
-                    "is not supported: use $ref to a part of this schema, as \"#/$defs/x\"";
-                return Err(Problem::at(format!("{at}/{key}"), message));
-            }
-            ("$id" | "$anchor", Value::String(_)) if !at.is_empty() || key == "$anchor" => {
-                let message = "is not supported: refer to parts by their path, as \"#/$defs/x\"";
-                return Err(Problem::at(format!("{at}/{key}"), message));
-            }
-            _ => {}
-        }
-        Ok(())
-    }
-
-    fn reference(&mut self, target: &'a str, at: &str) -> Result<Weight, Problem> {
-        let fail = |message: String| Err(Problem::at(format!("{at}/$ref"), message));
-        match self.known.get(target) {
-            Some(Some(weight)) => return Ok(*weight),
-            Some(None) => {
-                return fail(format!(
-                    "{target:?} refers to itself, which is not supported"
-                ));
-            }
-            None => {}
-        }
-        let pointer = target.strip_prefix('#');
-        let pointer = pointer.filter(|pointer| pointer.is_empty() || pointer.starts_with('/'));
-        let pointer = pointer.and_then(|text| percent_decode_str(text).decode_utf8().ok());
-        let Some(pointer) = pointer else {
-            return fail(format!(
-                "{target:?}: nothing is fetched; refer to a part of this schema, as \"#/$defs/x\""
-            ));
-        };
-        let Some(part) = self.root.pointer(&pointer) else {
-            return fail(format!("there is no {target:?} in this schema"));
-        };
-        self.known.insert(target, None);
-        let weight = self.value(part, &mut pointer.into_owned())?;
-        self.known.insert(target, Some(weight));
-        Ok(weight)
-    }
-}
-
-impl Weight {
-    fn add(&mut self, inner: Self) {
-        self.values = self.values.saturating_add(inner.values);
-        self.depth = self.depth.max(inner.depth.saturating_add(1));
-    }
 }

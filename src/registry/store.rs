@@ -18,6 +18,8 @@ use super::{Known, Registry};
 const FILE: &str = "policies.json";
 /// What is written before it takes the file's name.
 const NEW: &str = "policies.json.new";
+/// What is locked: the folder itself cannot be where it is shared over NFS.
+const LOCK: &str = "lock";
 /// The version of the file's form.
 const VERSION: u32 = 1;
 /// Bytes of the file that are read: all documents, however they are written.
@@ -27,7 +29,7 @@ const MOST_FILE: u64 = 32 << 20;
 #[derive(Debug)]
 pub struct Store {
     folder: PathBuf,
-    /// The folder itself, locked.
+    /// The file whose lock says that the folder is ours.
     _lock: File,
 }
 
@@ -130,10 +132,9 @@ impl Store {
                 error,
             }
         };
-        let mut made = DirBuilder::new();
-        let made = made.recursive(true).mode(0o700).create(folder);
-        made.map_err(fail("make the state folder"))?;
-        let lock = File::open(folder).map_err(fail("open the state folder"))?;
+        make(folder).map_err(fail("make the state folder"))?;
+        let lock =
+            lock_file(&folder.join(LOCK)).map_err(fail("open the lock of the state folder"))?;
         lock.try_lock().map_err(|error| match error {
             TryLockError::WouldBlock => StoreError::InUse(folder.to_owned()),
             TryLockError::Error(error) => fail("lock the state folder")(error),
@@ -197,6 +198,8 @@ impl Store {
             version: VERSION,
             policies: policies.collect(),
         })?;
+        // What could not be read again would keep the next process from starting.
+        parse(&bytes).map_err(|problem| io::Error::new(io::ErrorKind::InvalidData, problem))?;
         let new = self.folder.join(NEW);
         let renamed = write_whole(&new, &bytes).and_then(|()| fs::rename(&new, self.file()));
         if let Err(error) = renamed {
@@ -210,6 +213,28 @@ impl Store {
             Err(error) => Written::Unsynced(error),
         })
     }
+}
+
+/// Makes the folder and those above it, and has the disk know of them.
+fn make(folder: &Path) -> io::Result<()> {
+    let absent = folder.ancestors().take_while(|one| !one.exists());
+    let absent: Vec<&Path> = absent.filter(|one| !one.as_os_str().is_empty()).collect();
+    let mut builder = DirBuilder::new();
+    builder.recursive(true).mode(0o700).create(folder)?;
+    for above in absent.iter().filter_map(|made| made.parent()) {
+        let is_here = above.as_os_str().is_empty();
+        let above = if is_here { Path::new(".") } else { above };
+        // Where folders cannot be synced, each write says so.
+        let _ = File::open(above).and_then(|above| above.sync_all());
+    }
+    Ok(())
+}
+
+/// NFS locks only what is open for writing.
+fn lock_file(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false);
+    options.mode(0o600).open(path)
 }
 
 /// A file for us alone, on the disk when this returns.

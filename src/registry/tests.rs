@@ -1,3 +1,4 @@
+mod fit;
 mod schemas;
 
 use std::time::{Duration, UNIX_EPOCH};
@@ -136,10 +137,11 @@ fn what_is_wrong_within_a_field_is_pointed_at() {
             with(json!({
                 "policy_settings_schema": {"a": {"type": "number"}, "b": {"type": "string"}},
                 "policy_settings": {"a": "x", "b": 2},
-                "policy_parameters_schema": {"type": "object", "required": ["k"]},
+                "policy_parameters_schema": {"k": {"type": "string"}},
+                "policy_parameters": {"k": 1},
             })),
             422,
-            "/policy_settings/b: it is not of type \"string\"; /policy_parameters: ",
+            "/policy_settings/b: it is not of type \"string\"; /policy_parameters/k: ",
         ),
     ]);
 }
@@ -205,7 +207,7 @@ fn documents_become_policies_of_the_file() {
         entry(json!({"type": "remote", "policy_settings": {
             "url": "http://r/x", "deadline": "50ms", "ttl": 5, "APP_MAP": {}}}))
         .unwrap(),
-        json!({"type": "remote", "url": "http://r/x", "deadline": 0.05, "ttl": 5.0})
+        json!({"type": "remote", "url": "http://r/x", "deadline": 0.05, "ttl": 5.0, "goals": []})
     );
     assert_eq!(
         entry(
@@ -213,7 +215,8 @@ fn documents_become_policies_of_the_file() {
             "llm_block_id": "b", "llm_server_address": "http://s", "query_string": "fast"}})
         )
         .unwrap(),
-        json!({"type": "llm", "block": "b", "server": "http://s", "query_string": "fast"})
+        json!({"type": "llm", "block": "b", "server": "http://s", "query_string": "fast",
+            "goals": []})
     );
 }
 
@@ -228,7 +231,8 @@ fn the_first_registration_over_a_built_in_one_stands_until_it_is_deleted() {
     let mut own = reference();
     own["policy_settings"]["APP_MAP"] = json!({"RAG": "retrieval"});
     let one = empty.with(read(&own).unwrap(), Known::Refuse).unwrap();
-    let app_map = |of: &Registry, uri: &str| of.entries()[uri].app_map["RAG"].clone();
+    let entry = |of: &Registry, uri: &str| of.get(uri).unwrap().entry().unwrap();
+    let app_map = |of: &Registry, uri: &str| entry(of, uri).app_map["RAG"].clone();
     assert_eq!(app_map(&empty, ATTRIBUTE_BASED), "chat-completion");
     assert_eq!(app_map(&one, ATTRIBUTE_BASED), "retrieval");
     assert_eq!(app_map(&one, ALIAS), "retrieval");
@@ -331,42 +335,11 @@ fn documents_are_found_by_their_fields() {
 }
 
 #[test]
-fn registered_policies_are_resolved_beside_the_files_own() {
-    let keys = |routing: &str| -> DynamicFile {
-        serde_json::from_value(json!({
-            "service_discovery": "static", "static_backends": "http://a", "static_models": "m",
-            "routing_logic": routing, "policies": {"own": {"type": "random"}},
-        }))
-        .unwrap()
+fn documents_are_of_few_levels() {
+    let nested = |levels: usize| {
+        let inner = (0..levels - 2).fold(json!(1), |inner, _| json!([inner]));
+        with(json!({"metadata": inner}))
     };
-    let empty = Registry::default();
-    let named_policies = |resolved: &Resolved| -> Vec<String> {
-        resolved.settings.routing.named.keys().cloned().collect()
-    };
-    // A built-in one costs nothing where nobody names it.
-    let plain = empty.resolve(&keys("roundrobin")).unwrap();
-    assert_eq!(named_policies(&plain), ["own"]);
-    let built_in = empty.resolve(&keys(ATTRIBUTE_BASED)).unwrap();
-    assert_eq!(&*built_in.settings.routing.policy.name, ATTRIBUTE_BASED);
-    let alias = empty.resolve(&keys(ALIAS)).unwrap();
-    assert_eq!(
-        alias.settings.routing.policy.kind,
-        built_in.settings.routing.policy.kind
-    );
-
-    let registry = empty.with(named("p"), Known::Refuse).unwrap();
-    assert!(empty.resolve(&keys("p:1-a")).is_err());
-    let resolved = registry.resolve(&keys("p:1-a")).unwrap();
-    assert_eq!(named_policies(&resolved), ["own", "p:1-a"]);
-    assert_eq!(&*resolved.settings.routing.policy.name, "p:1-a");
-
-    let mut file = keys("roundrobin");
-    let own = file.policies.as_mut().unwrap();
-    own.insert("p:1-a".to_owned(), own["own"].clone());
-    let resolved = registry.resolve(&file).unwrap();
-    assert_eq!(
-        resolved.settings.routing.named["p:1-a"].kind.name(),
-        "random"
-    );
-    assert_eq!(resolved.warnings.len(), 1, "{:?}", resolved.warnings);
+    assert!(read(&nested(64)).is_ok());
+    refused([(nested(65), 400, "has 65 levels; the most is 64")]);
 }

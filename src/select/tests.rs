@@ -63,6 +63,8 @@ fn nobody_has_us_ask_whom_the_configuration_does_not_list() {
     let snapshot = snapshot(json!({"policies": {
         "p": {"type": "remote", "url": "http://own:9"},
         "judge": {"type": "llm", "block": "m"},
+        "other": {"type": "llm", "block": "other"},
+        "far": {"type": "llm", "block": "m", "server": "http://own:9"},
     }}));
     let ask = |policy: &str, parameters: Value| {
         selected(
@@ -89,11 +91,26 @@ fn nobody_has_us_ask_whom_the_configuration_does_not_list() {
             json!({"llm_block_id": "other", "query_string": " x "}),
             true,
         ),
+        ("judge", json!({"llm_block_id": "m"}), true),
+        // Blocks and models of ours that no policy asks.
+        ("judge", json!({"llm_block_id": "large"}), false),
+        ("judge", json!({"llm_block_id": ""}), false),
+        ("far", json!({"llm_block_id": "m"}), true),
+        ("far", json!({"llm_block_id": "other"}), false),
+        (
+            "judge",
+            json!({"llm_block_id": "large", "llm_server_address": "http://listed:9"}),
+            true,
+        ),
     ] {
         let found = ask(policy, parameters.clone());
         assert_eq!(found.is_ok(), is_fine, "{policy} {parameters} {found:?}");
         if let Err(error) = found {
-            assert!(error.to_string().contains("matchers"), "{error}");
+            let text = error.to_string();
+            let is_told = ["matchers", "type llm"]
+                .iter()
+                .any(|word| text.contains(word));
+            assert!(is_told, "{error}");
         }
     }
     let judge = ask(

@@ -29,7 +29,7 @@ pub enum FetchError {
     #[error("the engine answered {0}")]
     Status(StatusCode),
     /// A body in a form that was not asked for.
-    #[error("the answer is in the encoding {0:?}")]
+    #[error("the answer is compressed, by {0:?}; that was not asked for")]
     Encoded(String),
     /// A body beyond the limit.
     #[error("the answer is longer than {0} bytes")]
@@ -84,11 +84,7 @@ pub async fn stream(
         if head.status != StatusCode::OK {
             return Err(FetchError::Status(head.status));
         }
-        let encoding = head.headers.get(CONTENT_ENCODING);
-        if let Some(encoding) = encoding.filter(|encoding| *encoding != "identity") {
-            let encoding = String::from_utf8_lossy(encoding.as_bytes()).into_owned();
-            return Err(FetchError::Encoded(encoding));
-        }
+        plain(&head)?;
         read(body, most, take).await
     };
     let got = tokio::time::timeout(within, got).await;
@@ -138,6 +134,7 @@ pub async fn converse(
             }
             begun => begun?,
         };
+        plain(&answered)?;
         let mut whole = Vec::new();
         read(body, what.most, |piece| whole.extend_from_slice(piece)).await?;
         Ok((answered.status, whole))
@@ -179,6 +176,16 @@ async fn exchange(
     Ok((answered, body))
 }
 
+/// Nobody here unpacks anything.
+fn plain(head: &AnswerHead) -> Result<(), FetchError> {
+    let encoding = head.headers.get(CONTENT_ENCODING);
+    let packed = encoding.filter(|encoding| !encoding.as_bytes().eq_ignore_ascii_case(b"identity"));
+    packed.map_or(Ok(()), |encoding| {
+        let encoding = String::from_utf8_lossy(encoding.as_bytes()).into_owned();
+        Err(FetchError::Encoded(encoding))
+    })
+}
+
 async fn read(
     mut body: AnswerBody,
     most: usize,
@@ -200,7 +207,7 @@ fn head(engine: &Engine, what: &Get<'_>, connection: &str) -> Vec<u8> {
     let url = &engine.url;
     let method = if what.json.is_some() { "POST" } else { "GET" };
     let mut head = format!(
-        "{method} {}{} HTTP/1.1\r\nhost: {}\r\naccept: */*\r\n{connection}",
+        "{method} {}{} HTTP/1.1\r\nhost: {}\r\naccept: */*\r\naccept-encoding: identity\r\n{connection}",
         url.base_path(),
         what.path,
         url.authority().to_str().unwrap_or_default()

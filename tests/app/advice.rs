@@ -4,8 +4,9 @@
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
+use crate::http2::{self, with_h2};
 use crate::support::engine::{Conn, RawEngine, Seen};
-use crate::support::{Answer, Client, PATIENCE, TestApp, eventually, post};
+use crate::support::{Answer, Client, Folder, PATIENCE, TestApp, eventually, post};
 use pilotfish::config::resolve::resolve;
 use pilotfish::sim::speed::Speed;
 use pilotfish::sim::{SimConfig, SimEngine};
@@ -86,16 +87,21 @@ impl Pair {
         engines.map(entry).collect()
     }
 
-    /// An app of one worker whose requests that policy places.
-    fn app(&self, policy: Value, more: Vec<Value>) -> TestApp {
+    /// What the file has whose requests that policy places.
+    fn keys(&self, policy: Value, more: Vec<Value>) -> Value {
         let mut policy = policy;
         policy["goals"] = json!([{"attribute": "quality", "direction": "max"}]);
-        let keys = json!({
+        json!({
             "service_discovery": "static", "routing_logic": "matcher",
-            "request_headers": {"allow": ["explain", "policy", "engine"]},
+            "request_headers": {"allow": ["explain", "policy", "engine", "timeout-ms", "select"]},
             "policies": {"matcher": policy, "plain": {"type": "roundrobin"}},
             "engines": ([self.entries(), more].concat()),
-        });
+        })
+    }
+
+    /// An app of one worker whose requests that policy places.
+    fn app(&self, policy: Value, more: Vec<Value>) -> TestApp {
+        let keys = self.keys(policy, more);
         let settings = resolve(&serde_json::from_value(keys).unwrap());
         TestApp::with(&[], |config| {
             config.settings = settings.unwrap().settings;
@@ -131,6 +137,15 @@ fn advice(app: &TestApp, answer: &Answer) -> Value {
     client.answer().unwrap().json()["request"]["advice"].clone()
 }
 
+/// How many requests were advised, by what was said just now and before, how many
+/// had no answer in time, and how many had none.
+fn came(app: &TestApp) -> [f64; 4] {
+    ["advised", "kept", "late", "failed"].map(|outcome| {
+        let labels = format!(r#"policy="matcher",outcome="{outcome}""#);
+        app.metric(&format!("pilotfish_advice_total{{{labels}}}"))
+    })
+}
+
 fn remote(adviser: &Adviser) -> Value {
     json!({"type": "remote", "url": adviser.engine.url() + "/match", "deadline": 10})
 }
@@ -164,6 +179,8 @@ fn what_a_matcher_says_is_done() {
         question.head
     );
     assert_eq!(question.field("authorization"), None);
+    let encoding = question.field("accept-encoding");
+    assert_eq!(encoding.as_deref(), Some("identity"));
     let text = String::from_utf8(question.body).unwrap();
     assert!(!text.contains("a secret"), "{text}");
     let told: Value = serde_json::from_str(&text).unwrap();
@@ -182,6 +199,12 @@ fn what_a_matcher_says_is_done() {
     assert_eq!(
         app.metric(r#"pilotfish_decisions_total{policy="matcher",reason="advised"}"#),
         3.0
+    );
+    assert_eq!(came(&app), [1.0, 2.0, 0.0, 0.0]);
+    let plain = r#"pilotfish_advice_total{policy="plain""#;
+    assert!(
+        !app.get("/metrics").text().contains(plain),
+        "it asks nobody"
     );
 }
 
@@ -220,7 +243,16 @@ fn advice_if_any(app: &TestApp, answer: &Answer) -> Value {
 /// A fault, and a word of the reason.
 type Case = (&'static str, fn(&mut Conn), [&'static str; 2]);
 
-const FAULTS: [Case; 9] = [
+const FAULTS: [Case; 10] = [
+    (
+        "packed",
+        |conn| {
+            conn.write(
+                "HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length: 10\r\n\r\n{\"id\":\"a\"}",
+            );
+        },
+        ["compressed", "compressed"],
+    ),
     (
         "prose",
         |conn| conn.json("I would take a."),
@@ -501,4 +533,185 @@ fn a_model_of_ours_that_is_gone_is_nobodys_fault_for_long() {
     let why = advice(&app, &answer).to_string();
     assert!(why.contains("could not reach the engine"), "{why}");
     app.settled();
+}
+
+/// A matcher that never answers, asked with so much time.
+fn hanging(deadline: f64) -> (Adviser, Value) {
+    let hanging = Adviser::new(|conn| drop(conn.closed()));
+    let policy = json!({"type": "remote", "url": hanging.engine.url(), "deadline": deadline});
+    (hanging, policy)
+}
+
+#[test]
+fn a_request_that_has_less_time_is_told_when_it_is_up() {
+    let pair = Pair::new();
+    let (matcher, policy) = hanging(10.0);
+    let app = pair.app(policy, vec![]);
+    let hurry = "x-pilotfish-timeout-ms: 200\r\n";
+    let began = Instant::now();
+    ask(&app, hurry).assert_error(504, "deadline_exceeded");
+    assert!(began.elapsed() < Duration::from_secs(5));
+    assert_eq!((matcher.asked(), came(&app)), (1, [0.0, 0.0, 1.0, 0.0]));
+    // Who waits for what another asked, and a block that is still to be chosen.
+    let mut first = app.connect();
+    first.write(post(PATH, BODY).as_bytes());
+    eventually("a question", || matcher.asked() == 2);
+    ask(&app, hurry).assert_error(504, "deadline_exceeded");
+    assert_eq!(matcher.asked(), 2, "the end of one is not that of all");
+    let open = BODY.replace(r#""m""#, r#""auto""#);
+    ask_for(&app, hurry, &open).assert_error(504, "deadline_exceeded");
+    with_h2(&app, async |send| {
+        let mut send = send.ready().await.unwrap();
+        let mut request = http2::post(BODY);
+        let fields = request.headers_mut();
+        fields.insert("x-pilotfish-timeout-ms", "200".parse().unwrap());
+        let (answer, mut upload) = send.send_request(request, false).unwrap();
+        upload.send_data(BODY.into(), true).unwrap();
+        assert_eq!(answer.await.unwrap().status(), 504);
+    });
+}
+
+#[test]
+fn clients_in_a_hurry_do_not_wait_for_ever() {
+    let pair = Pair::new();
+    let (_matcher, policy) = hanging(0.6);
+    let app = pair.app(policy, vec![]);
+    eventually("the score decides", || {
+        let answer = ask(&app, "x-pilotfish-timeout-ms: 150\r\n");
+        if answer.status == 504 {
+            return false;
+        }
+        assert_eq!(pair.block(&answer), "b");
+        let why = advice(&app, &answer).to_string();
+        assert!(why.contains("no answer within"), "{why}");
+        true
+    });
+}
+
+#[test]
+fn who_is_dead_costs_one_deadline_whatever_is_asked() {
+    let pair = Pair::new();
+    let (matcher, policy) = hanging(0.3);
+    let app = pair.app(policy, vec![]);
+    let began = Instant::now();
+    for n in 0..8 {
+        let body = BODY.replace(":2,", &format!(":{},", 1 << n));
+        assert_eq!(pair.block(&ask_for(&app, "", &body)), "b");
+    }
+    let asked = u32::try_from(matcher.asked()).unwrap();
+    let most = 1 + u32::try_from(began.elapsed().as_secs()).unwrap();
+    assert!((1..=most).contains(&asked), "{asked}");
+    let [advised, kept, late, failed] = came(&app);
+    assert_eq!((advised, kept, late + failed), (0.0, 0.0, 8.0));
+    assert!((1.0..=f64::from(most)).contains(&late), "{late}");
+}
+
+#[test]
+fn advice_is_asked_anew_when_what_is_told_has_changed() {
+    let pair = Pair::new();
+    let adviser = Adviser::saying(r#"{"id": "a"}"#);
+    let mut policy = remote(&adviser);
+    policy["ttl"] = json!(3000);
+    let folder = Folder::new("advice-changes");
+    let file = folder.path("dynamic.json");
+    let write = |keys: &Value| {
+        let new = folder.path("new.json");
+        std::fs::write(&new, keys.to_string()).unwrap();
+        std::fs::rename(&new, &file).unwrap();
+    };
+    let mut keys = pair.keys(policy, vec![]);
+    write(&keys);
+    let app = TestApp::from_flags(&[
+        "--workers=1",
+        "--dynamic-config-json",
+        file.to_str().unwrap(),
+    ]);
+    // More than one may be known at the start, until the engines are learned of.
+    let settled = |told: &dyn Fn(&Value) -> bool| {
+        eventually("it is told", || {
+            assert_eq!(ask(&app, "").status, 200);
+            told(&serde_json::from_slice(&adviser.last().body).unwrap())
+        });
+        let asked = adviser.asked();
+        for _ in 0..3 {
+            assert_eq!(pair.block(&ask(&app, "")), "a");
+        }
+        assert_eq!(adviser.asked(), asked, "it holds");
+    };
+    settled(&|told| told["candidates"][0]["id"] == "b");
+    // Other goals: the worst is now the best.
+    keys["policies"]["matcher"]["goals"] = json!([{"attribute": "quality", "direction": "min"}]);
+    write(&keys);
+    settled(&|told| told["candidates"][0]["id"] == "a");
+    keys["engines"][0]["labels"]["tier"] = json!("iron");
+    write(&keys);
+    settled(&|told| told["candidates"][0]["labels"]["tier"] == "iron");
+}
+
+/// The reference's envelope, with these parameters of a policy.
+fn selection(policy: &str, parameters: &Value) -> Value {
+    json!({"body": {"values": {"rankingPolicyRule": {"values": {
+        "policyRuleURI": policy, "parameters": parameters}}}}})
+}
+
+fn selecting(policy: &str, parameters: &Value) -> String {
+    let mut body: Value = serde_json::from_str(BODY).unwrap();
+    body["model"] = json!("auto");
+    body["selection_query"] = selection(policy, parameters);
+    body.to_string()
+}
+
+#[test]
+fn what_a_request_says_to_the_policy_reaches_the_matcher() {
+    let pair = Pair::new();
+    let adviser = Adviser::saying(r#"{"ids": ["a"]}"#);
+    let app = pair.app(remote(&adviser), vec![]);
+    for tone in ["warm", "cold"] {
+        let parameters = json!({"tone": tone, "query_string": "a chat"});
+        let answer = ask_for(&app, "", &selecting("matcher", &parameters));
+        assert_eq!(pair.block(&answer), "a");
+        let told: Value = serde_json::from_slice(&adviser.last().body).unwrap();
+        assert_eq!(told["parameters"], parameters);
+        assert_eq!(told["context"]["model"], "auto");
+    }
+    assert_eq!(adviser.asked(), 2);
+
+    let judge = Adviser::saying(&said(r#"{"id": "a"}"#));
+    let app = pair.app(llm(&judge), vec![]);
+    let long = format!("{}END", "é".repeat(4 << 10));
+    for (query, word) in [("something brisk", "something brisk"), (&long, "é")] {
+        let parameters = json!({"query_string": query});
+        let answer = ask_for(&app, "", &selecting("matcher", &parameters));
+        assert_eq!(pair.block(&answer), "a");
+        let asked: Value = serde_json::from_slice(&judge.last().body).unwrap();
+        let prompt = asked["messages"][0]["content"].as_str().unwrap();
+        assert!(prompt.contains(word) && !prompt.contains("END"), "{prompt}");
+        assert!(!prompt.contains("a friendly chat"), "{prompt}");
+        assert!(prompt.matches('é').count() <= 2 << 10, "no more than 4 KiB");
+    }
+    // Nobody has a block asked that no policy asks.
+    let parameters = json!({"query_string": "a chat", "llm_block_id": "a"});
+    let answer = ask_for(&app, "", &selecting("matcher", &parameters));
+    assert_eq!(answer.status, 400, "{}", answer.text());
+    assert!(answer.text().contains("llm_block_id"), "{}", answer.text());
+}
+
+#[test]
+fn a_search_takes_what_a_matcher_says() {
+    let pair = Pair::new();
+    let adviser = Adviser::saying(r#"{"id": "a"}"#);
+    let app = pair.app(remote(&adviser), vec![]);
+    let query = selection("matcher", &json!({"tone": "warm"})).to_string();
+    for path in ["/api/search", "/api/search?explain=1"] {
+        let answer = app.send(&post(path, &query));
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        let page = answer.json();
+        assert_eq!(page["result"][1]["id"], "a", "{page}");
+        assert_eq!(page["warnings"], Value::Null);
+    }
+    assert_eq!(adviser.asked(), 1, "it holds for a while");
+    let told: Value = serde_json::from_slice(&adviser.last().body).unwrap();
+    assert_eq!(told["parameters"], json!({"tone": "warm"}));
+    assert_eq!(told["context"]["path"], "/api/search");
+    assert_eq!(came(&app), [1.0, 1.0, 0.0, 0.0]);
 }

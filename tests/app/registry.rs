@@ -346,6 +346,16 @@ fn routing_logic_and_requests_name_registered_policies_over_restarts() {
         assert_eq!(chosen(&app, asks), engines[0].url());
     }
 
+    // A file that names what is not there yet is looked at again.
+    std::fs::write(&config, file(&engines, "late:1-a")).unwrap();
+    let is_good = || get(&app, "/config")["last_reload_successful"] == true;
+    eventually("it is refused", || !is_good());
+    let late = ask(app.admin(), "POST", "/policy", &small("late", json!({})));
+    assert_eq!(late.status, 200);
+    std::fs::write(&config, file(&engines, "late:1-a")).unwrap();
+    eventually("it is good", is_good);
+    assert_eq!(get(&app, "/config")["policy"], "late:1-a");
+
     // By a reload; what is in use then stays.
     std::fs::write(&config, file(&engines, "rank:1-a")).unwrap();
     let policy = |app: &TestApp| get(app, "/config")["policy"].clone();
@@ -353,7 +363,7 @@ fn routing_logic_and_requests_name_registered_policies_over_restarts() {
     assert_eq!(chosen(&app, ""), engines[0].url());
     let in_use = ask(app.admin(), "DELETE", "/policy/rank:1-a", "");
     refused(&in_use, 409, "the policy is in use: routing_logic");
-    assert_eq!(app.metric("pilotfish_config_reload_failures_total "), 0.0);
+    assert_eq!(app.metric("pilotfish_config_reload_failures_total "), 1.0);
 
     drop(app);
     let app = kept(&config, &state);
@@ -415,6 +425,13 @@ fn a_built_in_policy_is_there_without_being_registered() {
     assert_eq!(get(&app, "/config")["policy"], "non-llm-matcher:2.0-stable");
     let body = r#"{"model":"m","max_tokens":1}"#;
     assert_eq!(app.chat(body).status, 200);
+    // Requests may name either, wherever there is no list of those that they may.
+    for uri in [
+        "attributebasedrouter:2.0-stable",
+        "non-llm-matcher:2.0-stable",
+    ] {
+        chosen(&app, &format!("x-pilotfish-policy: {uri}\r\n"));
+    }
     let deleted = ask(
         app.admin(),
         "DELETE",
@@ -422,6 +439,130 @@ fn a_built_in_policy_is_there_without_being_registered() {
         "",
     );
     refused(&deleted, 409, "cannot be deleted");
+}
+
+/// A policy that asks that URL.
+fn asking(url: &str) -> String {
+    small(
+        "r",
+        json!({"type": "remote", "policy_settings": {"url": url}}),
+    )
+}
+
+/// A file with that routing logic, which lists these matchers.
+fn listing(engines: &[SimEngine], routing: &str, matchers: &Value) -> String {
+    let mut file: Value = serde_json::from_str(&file(engines, routing)).unwrap();
+    file["matchers"] = matchers.clone();
+    file.to_string()
+}
+
+#[test]
+fn a_policy_that_no_longer_fits_is_in_nobodys_way() {
+    let engines = sims();
+    let folder = Folder::new("unfit");
+    let config = folder.path("dynamic.json");
+    let state = folder.path("state");
+    let url = "http://127.0.0.1:1/match";
+    let put = |routing: &str, matchers: &Value| {
+        std::fs::write(&config, listing(&engines, routing, matchers)).unwrap();
+    };
+    put("roundrobin", &json!([url]));
+    let app = kept(&config, &state);
+    let registered = ask(app.admin(), "POST", "/policy", &asking(url));
+    assert_eq!(registered.status, 200, "{}", registered.text());
+    let why = |app: &TestApp| get(app, "/policy/r:1-a")["in_force"]["set_aside"].clone();
+    assert_eq!(why(&app), Value::Null);
+    put("random", &json!([]));
+    eventually("it is in force", || {
+        get(&app, "/config")["policy"] == "random"
+    });
+    let told = why(&app);
+    let told = told.as_str().unwrap();
+    assert!(
+        told.contains("is not among the configuration's `matchers`"),
+        "{told}"
+    );
+    let named = post("/v1/chat/completions", r#"{"model":"m"}"#).replacen(
+        "host: x\r\n",
+        "host: x\r\nx-pilotfish-policy: r:1-a\r\n",
+        1,
+    );
+    app.send(&named).assert_error(400, "invalid_header");
+    // Whoever names it is told that it is the registered one that does not fit.
+    put("r:1-a", &json!([]));
+    let problems = || {
+        get(&app, "/config")["problems"][0]
+            .as_str()
+            .map(str::to_owned)
+    };
+    eventually("it is refused", || problems().is_some());
+    let problem = problems().unwrap();
+    assert!(
+        problem.starts_with("registered policy r:1-a: url: "),
+        "{problem}"
+    );
+    drop(app);
+
+    let flags = [
+        "--dynamic-config-json",
+        config.to_str().unwrap(),
+        "--port=0",
+        "--state-dir",
+    ];
+    let output = pilotfish().args(flags).arg(&state).output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert!(text.contains("registered policy r:1-a: url: "), "{text}");
+    put("roundrobin", &json!([]));
+    let app = kept(&config, &state);
+    assert_eq!(
+        ask(app.admin(), "PUT", "/policy/r:1-a", &asking(url)).status,
+        400
+    );
+    assert_eq!(ask(app.admin(), "DELETE", "/policy/r:1-a", "").status, 200);
+}
+
+#[test]
+fn a_file_may_name_what_is_to_be_registered() {
+    let folder = Folder::new("validate");
+    let config = folder.path("dynamic.json");
+    let validate = |routing: &str| {
+        std::fs::write(&config, file(&[], routing)).unwrap();
+        let output = pilotfish().arg("validate").arg(&config).output().unwrap();
+        (
+            output.status.success(),
+            String::from_utf8(output.stdout).unwrap(),
+        )
+    };
+    let (is_good, text) = validate("rank:1-a");
+    assert!(
+        is_good && text.contains("warning: routing_logic: \"rank:1-a\" must be"),
+        "{text}"
+    );
+    let (is_good, text) = validate("attributebasedrouter:2.0-stable");
+    assert!(is_good && !text.contains("must be registered"), "{text}");
+    assert!(!validate("rank").0);
+}
+
+#[test]
+fn a_schema_that_would_overflow_ends_nobody() {
+    let app = app(&[]);
+    let part = |n: usize| {
+        (
+            format!("{n:05}"),
+            json!({"$ref": format!("#/$defs/{:05}", n + 1)}),
+        )
+    };
+    let mut defs: serde_json::Map<String, Value> = (0..20_000).map(part).collect();
+    defs.insert("20000".to_owned(), json!({}));
+    let schema = json!({"type": "object", "$defs": defs});
+    let body = small("p", json!({"policy_parameters_schema": schema}));
+    refused(
+        &ask(app.admin(), "POST", "/policy", &body),
+        400,
+        "more than 64 levels",
+    );
+    assert_eq!(get(&app, "/policy")["total"], 2);
 }
 
 #[test]
@@ -511,7 +652,7 @@ fn change(
             let path = format!("/policy/{uri}");
             (post(&path, "").replacen("POST", "DELETE", 1), None)
         } else {
-            let text = "x".repeat(random.usize(0..20_000));
+            let text = "x".repeat(random.usize(0..6_000));
             let body = small(
                 &name,
                 json!({"metadata": {"count": count}, "description": text}),
@@ -570,7 +711,7 @@ fn a_kill_at_any_moment_loses_nothing_that_was_acknowledged() {
         }
         let (admin, seed) = (process.admin, random.fork());
         let client = std::thread::spawn(move || change(admin, seed, round * 1_000_000));
-        std::thread::park_timeout(Duration::from_micros(random.u64(2_000..120_000)));
+        std::thread::park_timeout(Duration::from_micros(random.u64(2_000..160_000)));
         process.child.kill().unwrap();
         process.child.wait().unwrap();
         let (new, asked) = client.join().unwrap();
@@ -600,7 +741,8 @@ fn a_disk_that_is_full_leaves_the_old_state_in_force() {
     refused(&full, 507, "nothing has changed");
     assert_eq!(full.json()["success"], false);
     assert_eq!(std::fs::read(state.join("policies.json")).unwrap(), before);
-    assert_eq!(std::fs::read_dir(&state).unwrap().count(), 1);
+    let files = std::fs::read_dir(&state).unwrap().count();
+    assert_eq!(files, 2, "that file, and the lock");
     assert_eq!(ask(process.admin, "GET", "/policy/b:1-a", "").status, 404);
     assert_eq!(ask(process.admin, "GET", "/policy/a:1-a", "").status, 200);
     assert_eq!(

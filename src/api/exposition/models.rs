@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use super::{Kind, escaped, family, histogram, line, seconds, series, times};
 use crate::metrics::{ITL_BOUNDS, ModelMetrics, ModelRegistry, TOKEN_BOUNDS, TokenBuckets};
-use crate::policy::Policies;
-use crate::policy::reason::Reason;
+use crate::policy::reason::{Asking, Reason};
+use crate::policy::{Policies, Policy};
 
 /// Appends every model's series; histograms as far as there is anything in them.
 pub(in crate::api) fn models(out: &mut String, models: &[Arc<ModelMetrics>]) {
@@ -115,36 +115,58 @@ fn tokens(out: &mut String, models: &[Arc<ModelMetrics>]) {
     }
 }
 
-/// Appends how often each policy chose, and why. Beyond so many policies as
-/// there may be models, they share the label `other`.
+/// Appends how often each policy chose, and why, and what came of asking others.
+/// Beyond so many policies as there may be models, they share the label `other`.
 pub(in crate::api) fn policies(out: &mut String, policies: &Policies) {
     let name = "pilotfish_decisions_total";
     let help = "Engines chosen, by the policy that chose and its reason.";
     family(out, name, Kind::Counter, help);
+    let labels = Reason::ALL.map(|(_, label)| label);
+    by_policy(out, policies, (name, "reason", labels), |policy| {
+        let account = &policy.decisions;
+        Some((Arc::as_ptr(account).addr(), account.read()))
+    });
+    let name = "pilotfish_advice_total";
+    let help = "Requests whose policy asked others whom to choose, by what came of it.";
+    family(out, name, Kind::Counter, help);
+    let labels = Asking::ALL.map(|(_, label)| label);
+    by_policy(out, policies, (name, "outcome", labels), |policy| {
+        let account = policy.askings.as_ref()?;
+        Some((Arc::as_ptr(account).addr(), account.read()))
+    });
+}
+
+/// One counter's series: of each policy that has such an account, all counts.
+fn by_policy<const N: usize>(
+    out: &mut String,
+    policies: &Policies,
+    (name, by, labels): (&str, &str, [&str; N]),
+    account: impl Fn(&Policy) -> Option<(usize, [u64; N])>,
+) {
     // Two may have one name, and one account or two: the default, and one that
     // requests name. By name, so that the same ones are always beyond the bound.
     let mut known = BTreeMap::new();
     for policy in policies.named.values().chain([&policies.default]) {
-        let place = Arc::as_ptr(&policy.decisions);
-        known.insert((&*policy.spec.name, place), policy);
+        if let Some((place, counts)) = account(policy) {
+            known.insert((&*policy.spec.name, place), counts);
+        }
     }
-    let mut counts: BTreeMap<&str, [u64; Reason::ALL.len()]> = BTreeMap::new();
-    for policy in known.into_values() {
-        let mut label = &*policy.spec.name;
+    let mut counts: BTreeMap<&str, [u64; N]> = BTreeMap::new();
+    for ((mut label, _), account) in known {
         if counts.len() >= ModelRegistry::MOST && !counts.contains_key(label) {
             label = ModelRegistry::OTHER;
         }
-        let sums = counts.entry(label).or_default();
-        for (sum, count) in sums.iter_mut().zip(policy.decisions.read()) {
+        let sums = counts.entry(label).or_insert([0; N]);
+        for (sum, count) in sums.iter_mut().zip(account) {
             *sum += count;
         }
     }
     for (policy, counts) in counts {
         let policy = escaped(policy);
-        for ((_, reason), count) in Reason::ALL.iter().zip(counts) {
+        for (value, count) in labels.iter().zip(counts) {
             line(
                 out,
-                format_args!("{name}{{policy=\"{policy}\",reason=\"{reason}\"}} {count}"),
+                format_args!("{name}{{policy=\"{policy}\",{by}=\"{value}\"}} {count}"),
             );
         }
     }
@@ -153,8 +175,10 @@ pub(in crate::api) fn policies(out: &mut String, policies: &Policies) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Routing;
-    use crate::config::policies::{PolicyKind, PolicySpec};
+    use std::time::Duration;
+
+    use crate::config::policies::{Advised, Adviser, PolicyKind, PolicySpec, Scored};
+    use crate::config::{EngineUrl, Routing, Timeouts};
 
     /// Series of that family.
     fn count(page: &str, name: &str) -> usize {
@@ -210,6 +234,48 @@ mod tests {
         assert!(page.contains(r#"{policy="p0001",reason="memory"} 1"#));
         assert!(page.contains(r#"{policy="other",reason="primary"} 1"#));
         assert!(!page.contains(r#"policy="p1000""#));
+    }
+
+    #[test]
+    fn only_who_asks_for_advice_tells_what_came_of_it() {
+        let asking = |name: &str| {
+            let kind = PolicyKind::Advised(Box::new(Advised {
+                adviser: Adviser::Remote {
+                    url: EngineUrl::parse("http://a:1").unwrap(),
+                },
+                deadline: Duration::from_secs(1),
+                ttl: Duration::from_secs(1),
+                then: Scored::default(),
+                parameters: Arc::from("{}"),
+            }));
+            (name.to_owned(), PolicySpec::plain(name, kind))
+        };
+        let plain = PolicySpec::plain("plain", PolicyKind::Random);
+        let routing = Routing {
+            named: [asking("p"), asking("q"), ("plain".to_owned(), plain)].into(),
+            ..Routing::default()
+        };
+        let few = Policies::new(&routing, None);
+        let count_late = |policies: &Policies| {
+            let askings = policies.named["p"].askings.as_ref();
+            askings.unwrap().count(Asking::Late);
+        };
+        count_late(&few);
+        // A change of settings keeps what was counted under a name.
+        let mut routing = routing;
+        routing.named.get_mut("p").unwrap().timeouts = Some(Timeouts::default());
+        let few = Policies::new(&routing, Some(&few));
+        count_late(&few);
+        let mut page = String::new();
+        policies(&mut page, &few);
+        let name = "pilotfish_advice_total{";
+        assert_eq!(count(&page, name), 2 * Asking::ALL.len(), "{page}");
+        for line in [
+            r#"pilotfish_advice_total{policy="p",outcome="late"} 2"#,
+            r#"pilotfish_advice_total{policy="q",outcome="advised"} 0"#,
+        ] {
+            assert!(page.contains(line), "{line} not in\n{page}");
+        }
     }
 
     #[test]

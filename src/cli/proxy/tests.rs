@@ -4,6 +4,7 @@ use super::super::{Cli, REFUSED, WITHOUT_EFFECT};
 use super::*;
 use crate::config::policies::KeySource;
 use crate::config::{LineForm, LogTarget, Routing, Settings};
+use crate::registry::BUILT_IN;
 
 fn launch(flags: &[&str]) -> Result<Launch, Problems> {
     let words = ["pilotfish"].iter().chain(flags);
@@ -168,7 +169,13 @@ fn the_references_first_example() {
     );
     let models = engines[1].models.as_deref().unwrap();
     assert_eq!(models, ["meta-llama/Llama-3.1-8B-Instruct"]);
-    assert_eq!(config.settings.routing, Routing::default());
+    let built_in = config.settings.routing.named.clone();
+    assert!(BUILT_IN.iter().eq(built_in.keys()), "nothing else is named");
+    let expected = Routing {
+        named: built_in,
+        ..Routing::default()
+    };
+    assert_eq!(config.settings.routing, expected);
     assert!(config.stats.log_requests);
     assert_eq!(config.stats.log_every, Some(Duration::from_secs(10)));
 }
@@ -204,7 +211,7 @@ fn what_means_nothing_is_told_of_and_what_is_unsafe_refused() {
             "--routing-logic roundrobbin",
             "did you mean \"roundrobin\"?",
         ),
-        ("--routing-logic nonsense", "known: roundrobin, session"),
+        ("--routing-logic nonsense", "roundrobin, session"),
     ] {
         let flags = format!("{START} {flags}");
         let problems = launch(&words(&flags)).unwrap_err().to_string();

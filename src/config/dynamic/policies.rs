@@ -41,9 +41,11 @@ pub struct PolicyEntry {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "u32")]
     pub min_match: Option<u32>,
-    /// For `scored`, and for `weighted` instead of weights: what is wanted.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub goals: Vec<GoalEntry>,
+    /// For `scored`, and for `weighted` instead of weights: what is wanted. An
+    /// empty list for `scored`: all are as good.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Vec<GoalEntry>")]
+    pub goals: Option<Vec<GoalEntry>>,
     /// For `scored`: who is taken of those that were scored (default `argmax`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "PickerEntry")]

@@ -10,13 +10,14 @@ use super::super::goals::{self, MOST_METRICS, MOST_NAMED, NamedGoal};
 use super::super::policies::{Direction, Goal, MOST_GOALS, PolicyKind, Routing};
 use super::super::problem::nearest;
 use super::Resolving;
+use super::policies::MOST_COLUMNS;
 
 impl Resolving {
-    /// Makes the goals that policies may name; tells how many columns of metadata
-    /// those of our own look at.
-    pub(super) fn goals_to_name(&mut self, keys: &DynamicFile) -> usize {
+    /// Makes the goals that policies may name.
+    pub(super) fn goals_to_name(&mut self, keys: &DynamicFile) {
         self.named_goals = goals::shipped(&self.own, &mut self.columns);
         let shipped = self.columns.len();
+        self.most_columns = shipped + MOST_COLUMNS;
         let count = keys.goals.as_ref().map_or(0, BTreeMap::len);
         if count > MOST_NAMED {
             let message = format!("{count} named goals; the most is {MOST_NAMED}");
@@ -25,7 +26,11 @@ impl Resolving {
         for (name, metrics) in keys.goals.iter().flatten() {
             self.named_goal(name, metrics);
         }
-        shipped
+        let count = self.columns.len() - shipped;
+        if count > MOST_COLUMNS {
+            let message = format!("they name {count} keys of metadata; the most is {MOST_COLUMNS}");
+            self.wrong("goals", message);
+        }
     }
 
     fn named_goal(&mut self, name: &str, metrics: &[MetricEntry]) {
@@ -72,7 +77,8 @@ impl Resolving {
                     None => self.unknown_goal(&path, name),
                 },
                 (None, Some(attribute), Some(direction)) => {
-                    goals.push(self.metric(attribute, direction, entry.weight));
+                    let goal = self.metric(attribute, direction, entry.weight);
+                    goals.push(self.within_columns(goal));
                 }
                 _ => self.wrong(
                     path,
@@ -88,6 +94,16 @@ impl Resolving {
             self.wrong(path, message);
         }
         goals
+    }
+
+    /// A policy's goal; one that would be a column too many looks at its key by its
+    /// path: policies may be many, and are registered by others.
+    fn within_columns(&mut self, mut goal: Goal) -> Goal {
+        if matches!(goal.attribute, Attribute::Column(at) if at >= self.most_columns) {
+            goal.attribute = Attribute::Path(Arc::clone(&goal.name));
+        }
+        self.columns.truncate(self.most_columns);
+        goal
     }
 
     fn metric(&mut self, name: &str, direction: DirectionEntry, weight: Option<f64>) -> Goal {

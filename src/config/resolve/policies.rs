@@ -16,8 +16,9 @@ use super::super::problem::nearest;
 use super::Resolving;
 use super::resilience::policy_timeouts;
 
-/// Columns of metadata that all goals of the configuration's own may name.
-const MOST_COLUMNS: usize = 64;
+/// Columns of metadata that the configuration's own goals may name; what policies
+/// look at beyond is looked up by its path.
+pub(super) const MOST_COLUMNS: usize = 64;
 
 /// What the federation's weights are for, and the reference's.
 const FEDERATION: [(&str, f64); 5] = [
@@ -41,7 +42,7 @@ const BALANCED: [(&str, DirectionEntry); 3] = [
 
 impl Resolving {
     pub(super) fn routing(&mut self, keys: &DynamicFile) -> Option<Routing> {
-        let shipped = self.goals_to_name(keys);
+        self.goals_to_name(keys);
         let mut named = BTreeMap::new();
         for (name, entry) in keys.policies.iter().flatten() {
             let path = format!("policies.{name}");
@@ -58,12 +59,6 @@ impl Resolving {
         }
         let policy = self.default_policy(keys, &named);
         let columns = std::mem::take(&mut self.columns);
-        let count = columns.len() - shipped;
-        if count > MOST_COLUMNS {
-            let message =
-                format!("goals name {count} keys of metadata; the most is {MOST_COLUMNS}");
-            self.wrong("policies", message);
-        }
         let allow = self.allow(keys, &mut named);
         let slow_start = self.slow_start(keys);
         let decision_sample = keys.decision_sample.unwrap_or(0.0);
@@ -247,8 +242,10 @@ impl Resolving {
 
     /// Its goals, or those of `scored` when none are given.
     pub(super) fn scored_goals(&mut self, path: &str, entry: &PolicyEntry) -> Vec<Goal> {
-        if !entry.goals.is_empty() {
-            return self.goals(path, &entry.goals);
+        match &entry.goals {
+            Some(none) if none.is_empty() => return Vec::new(),
+            Some(goals) => return self.goals(path, goals),
+            None => {}
         }
         let balanced = BALANCED.map(|(attribute, direction)| GoalEntry {
             attribute: Some(attribute.to_owned()),
@@ -316,7 +313,8 @@ impl Resolving {
 
 /// Whether nothing is selected by.
 fn is_plain(entry: &PolicyEntry) -> bool {
-    entry.goals.is_empty() && entry.filter.is_none() && entry.application_type.is_none()
+    let has_goals = entry.goals.as_ref().is_some_and(|goals| !goals.is_empty());
+    !has_goals && entry.filter.is_none() && entry.application_type.is_none()
 }
 
 fn is_built_in(name: &str) -> bool {

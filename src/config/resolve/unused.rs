@@ -20,7 +20,7 @@ impl Resolving {
             ("placement", entry.placement.is_some(), &affinity),
             ("load_bound", entry.load_bound.is_some(), &bounded),
             ("min_match", entry.min_match.is_some(), &["prefixaware"]),
-            ("goals", !entry.goals.is_empty(), &by_goals),
+            ("goals", entry.goals.is_some(), &by_goals),
             ("picker", entry.picker.is_some(), &scored),
             ("top_k", entry.top_k.is_some(), &scored),
             ("temperature", entry.temperature.is_some(), &scored),

@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::admin;
 use crate::api::Page;
+use crate::config::dynamic::DynamicFile;
 use crate::registry::{BUILT_IN, Cause, Refused, Registry};
 
 /// Policies on one page of the list, when it is not told how many.
@@ -53,10 +54,11 @@ pub(super) fn list(registry: &Registry, query: &str) -> Result<Page, Refused> {
     Ok(admin::json(StatusCode::OK, &page))
 }
 
-/// The document as it was sent, and what it makes.
-pub(super) fn one(registry: &Registry, uri: &str) -> Result<Page, Refused> {
+/// The document as it was sent, what it makes, and why nobody can have that, if
+/// it does not fit these keys.
+pub(super) fn one(registry: &Registry, uri: &str, keys: &DynamicFile) -> Result<Page, Refused> {
     let policy = registry.get(uri).ok_or_else(|| Refused::unknown(uri))?;
-    let page = json!({
+    let mut page = json!({
         "success": true,
         "data": policy.document,
         "in_force": {
@@ -67,6 +69,9 @@ pub(super) fn one(registry: &Registry, uri: &str) -> Result<Page, Refused> {
             "warnings": policy.warnings,
         },
     });
+    if let Some(why) = registry.set_aside(uri, keys) {
+        page["in_force"]["set_aside"] = why.to_string().into();
+    }
     Ok(admin::json(StatusCode::OK, &page))
 }
 

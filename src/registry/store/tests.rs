@@ -2,6 +2,7 @@ use std::os::unix::fs::PermissionsExt as _;
 
 use serde_json::json;
 
+use super::super::document::MOST_DEPTH;
 use super::*;
 
 /// A folder of its own, gone when dropped.
@@ -45,8 +46,9 @@ fn what_is_written_is_read_and_nobody_else_may() {
     assert!(matches!(written, Written::Durable));
     let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
     assert_eq!((mode(&inner), mode(&store.file())), (0o700, 0o600));
+    assert_eq!(mode(&inner.join(LOCK)), 0o600);
     let files = fs::read_dir(&inner).unwrap().count();
-    assert_eq!(files, 1);
+    assert_eq!(files, 2);
 
     let busy = Store::open(&inner).unwrap_err();
     assert!(matches!(busy, StoreError::InUse(_)), "{busy}");
@@ -113,4 +115,28 @@ fn a_folder_that_is_gone_is_an_error_and_no_panic() {
     let (store, _) = Store::open(&folder.0).unwrap();
     fs::remove_dir_all(&folder.0).unwrap();
     assert!(store.write(&registry(&["a"])).is_err());
+}
+
+#[test]
+fn a_document_of_the_most_levels_is_written_and_read() {
+    let folder = Folder::new("deep");
+    let (store, _) = Store::open(&folder.0).unwrap();
+    let of = |levels: usize| {
+        let metadata = (0..levels - 2).fold(json!(1), |inner, _| json!({"x": inner}));
+        json!({"name": "a", "version": "1", "release_tag": "a", "metadata": metadata})
+    };
+    let deep = Registered::of(of(MOST_DEPTH), UNIX_EPOCH).unwrap();
+    let registry = Registry::default().with(deep, Known::Refuse).unwrap();
+    store.write(&registry).unwrap();
+    drop(store);
+    let (store, read) = Store::open(&folder.0).unwrap();
+    assert_eq!(uris(&read), ["a:1-a"]);
+
+    // Whatever could not be read again is not written.
+    let mut broken = Registered::of(of(MOST_DEPTH), UNIX_EPOCH).unwrap();
+    broken.document = of(127);
+    let broken = Registry::default().with(broken, Known::Refuse).unwrap();
+    let before = fs::read(store.file()).unwrap();
+    assert!(store.write(&broken).is_err());
+    assert_eq!(fs::read(store.file()).unwrap(), before);
 }

@@ -67,8 +67,7 @@ fn a_schema_cannot_cost_more_than_it_says() {
     let patterns: Vec<Value> = (0..33)
         .map(|n| json!({"pattern": format!("a{n}")}))
         .collect();
-    let nested =
-        |depth: usize| (0..depth).fold(json!({"type": "string"}), |inner, _| json!({"not": inner}));
+    let nested = |depth: usize, of: Value| (0..depth).fold(of, |inner, _| json!({"not": inner}));
     no_schema([
         (json!({"type": "object", "$ref": "#"}), "refers to itself"),
         (
@@ -84,10 +83,174 @@ fn a_schema_cannot_cost_more_than_it_says() {
             json!({"$defs": chain, "type": "object", "allOf": [{"$ref": "#/$defs/a0"}]}),
             "levels",
         ),
-        (json!({"type": "object", "not": nested(70)}), "levels"),
+        (
+            json!({"type": "object", "$defs": {"a": nested(40, json!({}))},
+                "not": nested(40, json!({"$ref": "#/$defs/a"}))}),
+            "levels",
+        ),
         (json!({"type": "object", "enum": vec![1; 10_000]}), "values"),
         (json!({"type": "object", "allOf": patterns}), "patterns"),
     ]);
+}
+
+/// A chain of so many parts, each of which refers to the next.
+fn chain(length: usize) -> Value {
+    let part = |n: usize| {
+        (
+            format!("{n:05}"),
+            json!({"$ref": format!("#/$defs/{:05}", n + 1)}),
+        )
+    };
+    let mut defs: Map<String, Value> = (0..length).map(part).collect();
+    defs.insert(format!("{length:05}"), json!({"required": ["k"]}));
+    json!({"$defs": defs, "type": "object", "allOf": [{"$ref": "#/$defs/00000"}]})
+}
+
+#[test]
+fn a_chain_of_references_ends_before_the_stack_does() {
+    let small = |of: Box<dyn FnOnce() + Send>| {
+        let thread = std::thread::Builder::new().stack_size(512 << 10);
+        thread.spawn(of).unwrap().join().unwrap();
+    };
+    small(Box::new(|| {
+        no_schema([(chain(20_000), "more than 64 levels")])
+    }));
+    // What is just let in neither overflows who compiles it nor who asks it.
+    let most = (0..200).rev().find_map(|length| {
+        let document = with(json!({"policy_parameters_schema": chain(length)}));
+        read(&document).ok().map(|policy| (length, policy))
+    });
+    let (length, policy) = most.unwrap();
+    assert!((20..64).contains(&length), "{length}");
+    let mut nested = json!({"type": "object", "properties": {"k": {"type": "number"}}});
+    while let Ok(deeper) = read(&with(json!({"policy_parameters_schema": {
+        "type": "object", "allOf": [nested.clone()]}})))
+    {
+        nested = deeper.document["policy_parameters_schema"].clone();
+    }
+    let document = with(json!({"policy_parameters_schema": nested}));
+    small(Box::new(move || {
+        let request = json!({"k": "x"});
+        let check = |policy: &Registered| policy.check_parameters(request.as_object().unwrap());
+        assert_eq!(check(&policy), Ok(()));
+        assert!(policy.check_parameters(&Map::new()).is_err());
+        assert!(check(&read(&document).unwrap()).is_err());
+    }));
+}
+
+#[test]
+fn what_a_schema_is_asked_of_is_bounded_together_with_it() {
+    let nots: Vec<Value> = (0..3000).map(|n| json!({"not": {"const": n}})).collect();
+    let schema = json!({"type": "object", "properties": {"k": {"items": {"allOf": nots}}}});
+    let document = with(json!({"policy_parameters_schema": schema}));
+    let policy = read(&document).unwrap();
+    let check = |request: Value| policy.check_parameters(request.as_object().unwrap());
+    assert_eq!(check(json!({"k": vec!["x"; 50]})), Ok(()));
+    for large in [
+        json!({"k": vec![-1; 10_000]}),
+        json!({"k": "x".repeat(64 << 10)}),
+    ] {
+        let problems = check(large).unwrap_err();
+        assert_eq!(problems.len(), 1);
+        assert!(
+            problems[0].message.contains("is too large to be checked"),
+            "{problems:?}"
+        );
+    }
+    // As what is registered.
+    let mut document = document;
+    document["policy_parameters"] = json!({"k": vec![-1; 10_000]});
+    refused([(
+        document,
+        422,
+        "/policy_parameters: is too large to be checked",
+    )]);
+}
+
+#[test]
+fn what_looks_again_at_all_beside_it_is_bounded() {
+    let nested = |depth: usize| {
+        (0..depth).fold(
+            json!({"type": "object", "properties": {"k": {}}}),
+            |inner, _| json!({"type": "object", "allOf": [inner], "unevaluatedProperties": false}),
+        )
+    };
+    no_schema([(nested(5), "`unevaluated...`")]);
+    let policy = read(&with(json!({"policy_parameters_schema": nested(4)}))).unwrap();
+    let check = |request: Value| policy.check_parameters(request.as_object().unwrap());
+    assert_eq!(check(json!({"k": 1})), Ok(()));
+    assert!(check(json!({"l": 1})).is_err());
+}
+
+#[test]
+fn what_is_required_a_request_may_bring() {
+    let schema = json!({"type": "object", "required": ["k"], "properties": {"k": {"type": "number"}},
+        "anyOf": [{"required": ["a"]}, {"required": ["b"]}], "minProperties": 2});
+    let policy = read(&with(json!({
+        "policy_parameters_schema": schema, "policy_parameters": {"z": 1}})))
+    .unwrap();
+    let check = |request: Value| policy.check_parameters(request.as_object().unwrap());
+    assert_eq!(check(json!({"k": 1, "a": 1})), Ok(()));
+    let missing = check(json!({})).unwrap_err();
+    assert_eq!(missing.len(), 3, "{missing:?}");
+    assert!(
+        missing
+            .iter()
+            .any(|one| one.message.contains("\"k\" is a required"))
+    );
+    assert!(check(json!({"k": "x", "a": 1})).is_err());
+    refused([
+        // What is given is right, and within what is given nobody brings anything.
+        (
+            with(json!({"policy_parameters_schema": schema, "policy_parameters": {"k": "x"}})),
+            422,
+            "/policy_parameters/k: ",
+        ),
+        (
+            with(json!({
+                "policy_parameters_schema": {"k": {"type": "object", "required": ["x"]}},
+                "policy_parameters": {"k": {}},
+            })),
+            422,
+            "/policy_parameters/k: ",
+        ),
+        // Nobody brings settings.
+        (
+            with(json!({"policy_settings_schema": schema})),
+            422,
+            "/policy_settings: ",
+        ),
+    ]);
+}
+
+#[test]
+fn compiled_schemas_take_room_among_all_documents() {
+    let patterns: Vec<Value> = (0..32)
+        .map(|n| json!({"pattern": format!("a{n}")}))
+        .collect();
+    let document = |name: &str| {
+        let schema = json!({"type": "object", "allOf": patterns});
+        read(&with(
+            json!({"name": name, "policy_parameters_schema": schema}),
+        ))
+        .unwrap()
+    };
+    let mut registry = Registry::default();
+    let mut room = 0;
+    let full = loop {
+        match registry.with(document(&format!("p{room}")), Known::Refuse) {
+            Ok(more) => registry = more,
+            Err(full) => break full,
+        }
+        room += 1;
+    };
+    assert_eq!((full.cause, room), (Cause::Full, 7));
+    // Each reference is compiled by itself.
+    let references = vec![json!({"$ref": "#/$defs/p"}); 33];
+    no_schema([(
+        json!({"type": "object", "$defs": {"p": {"pattern": "x"}}, "allOf": references}),
+        "patterns",
+    )]);
 }
 
 #[test]
@@ -115,6 +278,10 @@ fn a_schema_refers_to_nothing_outside_and_its_patterns_are_small() {
         ),
         (
             json!({"type": "object", "not": {"$id": "http://x/y"}}),
+            "is not supported",
+        ),
+        (
+            json!({"type": "object", "not": {"$schema": "http://json-schema.org/draft-04/schema#"}}),
             "is not supported",
         ),
         (json!({"$schema": "http://example.com/own"}), "/$schema: "),
