@@ -12,6 +12,7 @@ use bytes::Bytes;
 use http::{Method, Request, StatusCode};
 use hyper::body::Incoming;
 use serde::Serialize;
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot};
 
@@ -151,7 +152,7 @@ impl Desk {
         let now = Now::of(&search.snapshot, stale_after);
         let found =
             found.and_then(|n| Document::of(&search.snapshot, n, now).ok_or(Refusal::Nobody));
-        Ok(Reply::<()>::found(shape, found, warnings).bytes())
+        Ok(Reply::found(shape, found, warnings).bytes())
     }
 
     async fn filter(&self, shape: Shape, text: &[u8]) -> Result<Bytes, Fault> {
@@ -229,7 +230,7 @@ fn warnings(ignored: &[&'static str], advice: &Advice) -> Vec<String> {
 
 /// An answer in the reference's words.
 #[derive(Debug, Serialize)]
-struct Reply<'a, E: Serialize> {
+struct Reply<'a> {
     success: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     task_id: Option<&'static str>,
@@ -239,8 +240,11 @@ struct Reply<'a, E: Serialize> {
     data: Option<Told<'a>>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     warnings: Vec<String>,
+    /// The filter's conditions, in words.
     #[serde(skip_serializing_if = "Option::is_none")]
-    ranked: Option<Vec<E>>,
+    conditions: Option<Vec<String>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ranked: Option<Vec<Box<RawValue>>>,
 }
 
 #[derive(Debug, Serialize)]
@@ -249,14 +253,15 @@ enum Told<'a> {
     /// The parser's pair of whether it went well, and what came of it.
     Pair(bool, Box<Told<'a>>),
     Block(Box<Document<'a>>),
-    Blocks(Vec<Document<'a>>),
+    /// Their documents.
+    Blocks(Vec<Box<RawValue>>),
     Nobody {
         result: [(); 0],
         reason: String,
     },
 }
 
-impl<'a, E: Serialize> Reply<'a, E> {
+impl<'a> Reply<'a> {
     fn new(shape: Shape, told: Told<'a>, warnings: Vec<String>) -> Self {
         let (task_id, result, data) = match shape {
             Shape::Parser => (Some(""), Some(told), None),
@@ -268,6 +273,7 @@ impl<'a, E: Serialize> Reply<'a, E> {
             result,
             data,
             warnings,
+            conditions: None,
             ranked: None,
         }
     }

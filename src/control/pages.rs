@@ -18,8 +18,8 @@ const MOST: usize = 4;
 /// How old the newest of so many may be when it is given once more.
 const FRESH: Duration = Duration::from_secs(1);
 
-/// Bytes of lists of blocks that may be on their way to readers: each is for one
-/// alone, and of a thousand blocks has some 4 MiB.
+/// Bytes of lists of blocks that may be on their way to readers, but for the last
+/// one of them: each is for one alone, and has 16 MiB at most.
 const MOST_LISTED: usize = 64 << 20;
 
 /// The pages that were given out, of each kind.
@@ -47,8 +47,8 @@ impl Pages {
         make: impl Fn(Query, usize) -> Bytes,
     ) {
         let mut asks = Vec::with_capacity(QUEUE);
+        let mut listings = Vec::new();
         while asked.recv_many(&mut asks, QUEUE).await > 0 {
-            let now = Instant::now();
             let mut pages: [Option<Bytes>; 2] = Default::default();
             for ask in asks.drain(..) {
                 let (query, reply) = match ask {
@@ -56,23 +56,31 @@ impl Pages {
                     Ask::Page(_, reply) | Ask::Blocks(_, reply) if reply.is_closed() => continue,
                     Ask::Page(query, reply) => (query, reply),
                     Ask::Blocks(listing, reply) => {
-                        if let Some(list) = self.list(&listing) {
-                            let _ = reply.send(list);
-                        }
-                        // Each takes as long as a page does, and there may be many.
-                        tokio::task::yield_now().await;
+                        listings.push((listing, reply));
                         continue;
                     }
                 };
                 let page = &mut pages[query as usize];
                 if page.is_none() {
                     let given = &mut self.pages.borrow_mut()[query as usize];
-                    *page = given.next(now, |length| make(query, length));
+                    *page = given.next(Instant::now(), |length| make(query, length));
                 }
                 // Without an answer it is told to come again.
                 if let Some(page) = page {
                     let _ = reply.send(Bytes::clone(page));
                 }
+            }
+            drop(pages);
+            // They come last: each takes as long as a page does, there may be many,
+            // and who asked for one may have left while others were made.
+            for (listing, reply) in listings.drain(..) {
+                if reply.is_closed() {
+                    continue;
+                }
+                if let Some(list) = self.list(&listing) {
+                    let _ = reply.send(list);
+                }
+                tokio::task::yield_now().await;
             }
         }
     }
@@ -206,6 +214,31 @@ mod tests {
         pages.forget();
         assert!(pages.lists.borrow().is_empty(), "none is kept for nobody");
         assert_eq!(made.get(), 0);
+    }
+
+    #[tokio::test]
+    async fn pages_are_made_before_lists() {
+        let mut fleet = crate::fleet::testing::fleet();
+        fleet.reconcile(vec![crate::fleet::testing::spec("http://a:1", &["m"])]);
+        let listing = Listing::everything(&fleet.published().load_full());
+        let (control, asked) = mpsc::channel(QUEUE);
+        let (reply, mut list) = oneshot::channel();
+        let ask = Ask::Blocks(Box::new(listing), reply);
+        control.try_send(ask).unwrap();
+        let (reply, page) = oneshot::channel();
+        control.try_send(Ask::Page(Query::Metrics, reply)).unwrap();
+        drop(control);
+        let make = |_, _| {
+            assert!(list.try_recv().is_err(), "the list was made first");
+            Bytes::from("page")
+        };
+        let make = std::cell::RefCell::new(make);
+        let pages = Pages::default();
+        pages
+            .serve(asked, |query, length| (make.borrow_mut())(query, length))
+            .await;
+        assert_eq!(page.await.unwrap(), "page");
+        assert!(!list.await.unwrap().is_empty());
     }
 
     #[test]

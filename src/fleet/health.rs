@@ -309,6 +309,7 @@ impl Health {
     }
 
     /// The same, in milliseconds of the fleet's clock.
+    #[inline]
     #[must_use]
     pub fn is_up_at(&self, now_ms: u64) -> bool {
         self.closed_until.load(Relaxed) <= now_ms

@@ -166,9 +166,13 @@ impl<'a> Scores<'a> {
                 values[0] = f64::NEG_INFINITY;
                 continue;
             }
+            let sole = units.sole(unit);
             for (goal, (slot, range)) in values.iter_mut().zip(&mut ranges.ranges).enumerate() {
                 if goal < goals.len() {
-                    let value = units.value(unit, goal);
+                    let value = match sole {
+                        Some((at, one)) => units.value_at(at, one, goal),
+                        None => units.value(unit, goal),
+                    };
                     range.widen(value);
                     *slot = value.unwrap_or(f64::NAN);
                 }

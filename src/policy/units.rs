@@ -6,8 +6,8 @@ use super::bound::Bound;
 use super::view::View;
 use crate::config::attribute::{Attribute, number};
 use crate::config::policies::Scored;
-use crate::fleet::CandidateSet;
 use crate::fleet::blocks::Groups;
+use crate::fleet::{Candidate, CandidateSet};
 use crate::query::Subject;
 
 /// The units of one decision, each by a number: its group's, or its position.
@@ -117,16 +117,12 @@ impl<'a> Units<'a> {
     /// the mean of what is known of them.
     #[inline]
     pub(super) fn value(&self, unit: usize, goal: usize) -> Option<f64> {
-        let members = match self.members(unit) {
-            None => return self.value_at(unit, goal),
-            Some([only]) => return self.value_at(*only as usize, goal),
-            Some(members) => members,
+        let Some(members) = self.members(unit) else {
+            return self.value_at(unit, self.view.one(unit), goal);
         };
         let (mut sum, mut count) = (0.0, 0.0);
-        for value in members
-            .iter()
-            .filter_map(|at| self.value_at(*at as usize, goal))
-        {
+        let each = members.iter().map(|at| *at as usize);
+        for value in each.filter_map(|at| self.value_at(at, self.view.one(at), goal)) {
             sum += value;
             count += 1.0;
         }
@@ -135,9 +131,20 @@ impl<'a> Units<'a> {
         (count > 0.0 && value.is_finite()).then_some(value)
     }
 
+    /// Its engine, if it is but one: most are, and are looked at with less ado.
     #[inline]
-    fn value_at(&self, at: usize, goal: usize) -> Option<f64> {
-        let one = self.view.one(at);
+    pub(super) fn sole(&self, unit: usize) -> Option<(usize, &'a Candidate)> {
+        let at = match self.members(unit) {
+            None => unit,
+            Some([only]) => *only as usize,
+            Some(_) => return None,
+        };
+        Some((at, self.view.one(at)))
+    }
+
+    /// What is known of a goal's attribute of that engine now.
+    #[inline]
+    pub(super) fn value_at(&self, at: usize, one: &Candidate, goal: usize) -> Option<f64> {
         let engine = &one.engine;
         let value = match &self.of.goals[goal].attribute {
             Attribute::Live(live) => engine.attributes.fresh(*live, self.view.by)?,

@@ -172,6 +172,7 @@ impl<'a> View<'a> {
             .is_none_or(|only| only.iter().any(|one| *one as usize == at))
     }
 
+    #[inline]
     pub(super) fn one(&self, at: usize) -> &'a Candidate {
         &self.set.list()[at]
     }

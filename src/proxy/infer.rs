@@ -8,6 +8,7 @@
 mod answer;
 mod choice;
 pub mod fault;
+mod few;
 mod fields;
 mod give;
 mod request;

@@ -43,11 +43,11 @@ pub(super) fn scope<'a>(
 
 /// The policy that is asked for in place of a model.
 pub(super) fn by_model<'a>(snapshot: &'a Snapshot, name: &str) -> Option<&'a Arc<Policy>> {
-    if !snapshot.settings.routing.allow.policy || snapshot.model(name).is_some() {
-        return None;
-    }
     let policy = snapshot.policies.find(name);
-    policy.filter(|policy| policy.spec.kind.scored().is_some())
+    let policy = policy.filter(|policy| policy.spec.kind.scored().is_some())?;
+    // There are few policies, and they are looked at first.
+    let is_free = snapshot.settings.routing.allow.policy && snapshot.model(name).is_none();
+    is_free.then_some(policy)
 }
 
 /// The model of a request under that policy; all engines when it names none.

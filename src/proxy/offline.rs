@@ -59,7 +59,7 @@ pub fn prepare<'a>(
     let wanted = ask::wanted(&wishes, &policy.spec.kind);
     let mut peeked = facts::look(&head, request.body, wanted)?;
     let from = (&wishes, policy);
-    let policy = ready::selected(snapshot, &RefCell::default(), from, &peeked)?;
+    let policy = ready::selected(snapshot, &RefCell::default(), from, (&peeked, None))?;
     let model = match models::scope(snapshot, &policy, (&wishes, &Pinned::No), &peeked)? {
         Scope::Model(model) => model,
         Scope::Blocks => &snapshot.blocks.all,

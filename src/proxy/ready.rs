@@ -17,6 +17,7 @@ use super::choose::Choosing;
 use super::error::ProxyError;
 use super::facts::{self, Peeked, Peeking, Wanted};
 use super::headers::{OWN_PREFIX, Pinned};
+use super::infer::Inference;
 use super::models::Scope;
 use super::wishes::Wishes;
 use super::{Exchange, ask, models, splice};
@@ -32,7 +33,7 @@ use crate::policy::blocks::judged;
 use crate::policy::memory::Fingerprint;
 use crate::policy::reason::{self, Reason};
 use crate::policy::{Advice, Asked, Moment, Policy, Question, Refusal, Rules, Tried};
-use crate::select::{self, MOST_TEXT, Selections};
+use crate::select::{self, MOST_TEXT, SelectError, Selections};
 
 /// Methods longer than this are no methods that anyone uses.
 const MAX_METHOD: usize = 32;
@@ -86,7 +87,8 @@ impl Exchange<'_> {
     ) -> Result<Ready<'_>, ProxyError> {
         let snapshot = self.snapshot;
         let from = (wishes, policy);
-        let policy = selected(snapshot, &self.proxy.selections, from, peeked)?;
+        let asked = (&*peeked, self.inference);
+        let policy = selected(snapshot, &self.proxy.selections, from, asked)?;
         ask::heeds(&policy, wishes, &self.pinned)?;
         let (mut policy, given) = self.given(policy);
         let scope = match given {
@@ -336,7 +338,7 @@ pub(super) fn selected(
     snapshot: &Snapshot,
     selections: &RefCell<Selections>,
     (wishes, policy): (&Wishes<'_>, &Arc<Policy>),
-    peeked: &Peeked,
+    (peeked, inference): (&Peeked, Option<&Inference<'_>>),
 ) -> Result<Arc<Policy>, ProxyError> {
     let named = peeked.facts.model.as_deref();
     let named = named.and_then(|name| models::by_model(snapshot, name));
@@ -344,16 +346,16 @@ pub(super) fn selected(
     let text = match (wishes.select, &peeked.selection_at) {
         (None, None) => return Ok(Arc::clone(base)),
         (Some(select), None) => Cow::Borrowed(select.as_bytes()),
-        (None, Some(_)) if !snapshot.settings.routing.allow.select => {
+        // To be selected by is what `/v1/infer` is for.
+        (None, Some(_)) if inference.is_none() && !snapshot.settings.routing.allow.select => {
             return Err(select_error(
                 "`selection_query` is not allowed here: whoever runs this proxy may add \
                  \"select\" to request_headers.allow",
             ));
         }
         (None, Some(at)) if at.value.end - at.value.start > MOST_TEXT as u64 => {
-            return Err(ProxyError::Selection(select::too_long(
-                at.value.end - at.value.start,
-            )));
+            let bytes = at.value.end - at.value.start;
+            return Err(in_body(select::too_long(bytes).into()));
         }
         (None, Some(at)) => Cow::Owned(splice::bytes(&peeked.held, &at.value)),
         (Some(_), Some(_)) => return Err(select_error("given twice: also as `selection_query`")),
@@ -367,10 +369,27 @@ pub(super) fn selected(
             base.spec.name
         )));
     }
-    let selection = selections
-        .borrow_mut()
-        .search(&text, snapshot, Some(base))?;
+    let selection = selections.borrow_mut().search(&text, snapshot, Some(base));
+    let is_in_body = wishes.select.is_none();
+    let selection = selection.map_err(|error| match error {
+        error if is_in_body => in_body(error),
+        error => error.into(),
+    })?;
+    if let Some(inference) = inference.filter(|_| is_in_body) {
+        inference.ignores(&selection.ignored);
+    }
     Ok(Arc::clone(&selection.policy))
+}
+
+/// An error in a body's `selection_query`, with its place in the body.
+fn in_body(error: SelectError) -> ProxyError {
+    match error {
+        SelectError::Query(mut error) => {
+            error.pointer.insert_str(0, "/selection_query");
+            ProxyError::Selection(error)
+        }
+        error => error.into(),
+    }
 }
 
 fn select_error(message: &str) -> ProxyError {

@@ -66,6 +66,7 @@ pub(super) enum Node {
 
 impl Node {
     /// Whether it holds.
+    #[inline]
     pub(super) fn holds(&self, sight: &Sight<'_>) -> bool {
         match self {
             Self::All(nodes) => nodes.iter().all(|node| node.holds(sight)),

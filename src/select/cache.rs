@@ -74,10 +74,11 @@ impl Selections {
         snapshot: &Snapshot,
         base: Option<&Arc<Policy>>,
     ) -> Result<Rc<Selection>, SelectError> {
-        self.keep_up(snapshot);
+        let is_current = self.keep_up(snapshot);
         let address = |base: Option<&Arc<Policy>>| base.map_or(0, |base| Arc::as_ptr(base).addr());
         let key = self.seed.hash_one((text, address(base)));
         if let Some(known) = self.read.get(&key)
+            && is_current
             && *known.text == *text
             && address(known.base.as_ref()) == address(base)
         {
@@ -87,6 +88,9 @@ impl Selections {
         let envelope = Envelope::search(&document)?;
         let selection = Rc::new(compile((&envelope, text.len()), snapshot, base)?);
         allowed(&envelope, &selection.policy.spec.name, &self.registered)?;
+        if !is_current {
+            return Ok(selection);
+        }
         if self.read.len() >= MOST || self.bytes + selection.policy.bytes > MOST_BYTES {
             self.read.clear();
             self.bytes = 0;
@@ -113,7 +117,9 @@ impl Selections {
         if !scored.reads_metadata() {
             return None;
         }
-        self.keep_up(snapshot);
+        if !self.keep_up(snapshot) {
+            return Some(Rc::new(Bound::of(scored, set)));
+        }
         let key = (Arc::as_ptr(policy).addr(), set.serial);
         if let Some((_, bound)) = self.bound.get(&key) {
             return Some(Rc::clone(bound));
@@ -133,9 +139,15 @@ impl Selections {
         self.read.len()
     }
 
-    fn keep_up(&mut self, snapshot: &Snapshot) {
+    /// Forgets what was made of older snapshots; tells whether this one is the
+    /// newest. One that a request still holds while others have a newer one finds
+    /// nothing, and leaves nothing behind.
+    fn keep_up(&mut self, snapshot: &Snapshot) -> bool {
         let registered = self.registry.load();
         let is_same = Arc::ptr_eq(&registered, &self.registered);
+        if snapshot.generation < self.generation {
+            return false;
+        }
         if self.generation != snapshot.generation || !is_same {
             self.generation = snapshot.generation;
             self.registered = Arc::clone(&registered);
@@ -143,5 +155,6 @@ impl Selections {
             self.bound.clear();
             self.bytes = 0;
         }
+        true
     }
 }

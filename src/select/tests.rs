@@ -6,7 +6,7 @@ use super::*;
 use crate::config::attribute::Attribute;
 use crate::config::dynamic::DynamicFile;
 use crate::discovery::listed;
-use crate::fleet::testing::fleet;
+use crate::fleet::testing::{fleet, spec};
 use crate::registry::{Known, Registered};
 
 fn snapshot(keys: Value) -> Arc<Snapshot> {
@@ -174,6 +174,27 @@ fn a_worker_reads_a_text_once_for_each_snapshot_and_not_too_many() {
         selections.search(&[b' '; MOST_TEXT + 1], &one, None),
         Err(SelectError::Query(_))
     ));
+}
+
+#[test]
+fn who_still_has_an_older_snapshot_forgets_nothing_of_the_newer() {
+    let mut fleet = fleet();
+    let published = fleet.published();
+    fleet.reconcile(vec![spec("http://a:1", &["a"])]);
+    let old = published.load_full();
+    fleet.reconcile(vec![spec("http://b:1", &["b"])]);
+    let new = published.load_full();
+    assert!(old.generation < new.generation);
+    let mut selections = Selections::default();
+    let text = br#"{"filter": {"variable": "id", "operator": "==", "value": "a"}}"#;
+    let first = selections.search(text, &new, None).unwrap();
+    let older = selections.search(text, &old, None).unwrap();
+    assert!(!Arc::ptr_eq(&first.policy, &older.policy));
+    let set = &old.blocks.all.candidates;
+    assert!(selections.bound(&older.policy, &old, set).is_some());
+    let again = selections.search(text, &new, None).unwrap();
+    assert!(Arc::ptr_eq(&first.policy, &again.policy), "it is kept");
+    assert_eq!(selections.kept(), 1);
 }
 
 #[test]

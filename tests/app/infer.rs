@@ -353,7 +353,13 @@ fn a_block_or_a_model_is_named_without_a_search() {
 
 #[test]
 fn a_request_is_under_way_once() {
-    let (engine, go) = RawEngine::stepped(2);
+    let engine = RawEngine::start(|mut conn| {
+        if (conn.request()).is_some_and(|seen| !seen.head.starts_with("GET")) {
+            conn.stream_head();
+            conn.chunk("data: {\"choices\":[{\"delta\":{\"content\":\"a\"}}]}\n\n");
+            conn.closed();
+        }
+    });
     let app = TestApp::new(&[engine.url()]);
     let mut client = app.connect();
     client.write(infer(&chat(7, &json!({"stream": true}))).as_bytes());
@@ -363,7 +369,6 @@ fn a_request_is_under_way_once() {
     assert!(answer.json()["message"].as_str().unwrap().contains('7'));
     // A client that leaves ends it, too.
     drop(client);
-    drop(go);
     app.settled();
     eventually("it is over", || {
         ask(&app, &chat(7, &json!({"model": "none"}))).status == 404
@@ -593,4 +598,240 @@ fn a_slow_client_slows_the_engine() {
     assert!(sent.load(SeqCst) < 64 << 20, "{} bytes", sent.load(SeqCst));
     drop(client);
     app.settled();
+}
+
+/// An engine that answers each POST with this, head and all.
+fn answering(answer: String) -> RawEngine {
+    RawEngine::start(move |mut conn| {
+        while let Some(seen) = conn.request() {
+            if seen.head.starts_with("GET") {
+                return;
+            }
+            conn.write(&answer);
+        }
+    })
+}
+
+#[test]
+fn what_is_compressed_is_not_passed_on_nor_what_speaks_of_the_engines_body() {
+    let fields = "etag: x\r\nlast-modified: x\r\ncontent-md5: x\r\ndigest: x\r\n\
+        repr-digest: x\r\naccept-ranges: bytes\r\ncontent-disposition: inline\r\nx-own: 1\r\n";
+    let body = "data: {\"choices\":[{\"text\":\"a\"}]}\n\ndata: [DONE]\n\n";
+    for stream in [false, true] {
+        let kind = if stream {
+            "text/event-stream"
+        } else {
+            "application/json"
+        };
+        let body = if stream {
+            body
+        } else {
+            r#"{"choices":[{"text":"a"}]}"#
+        };
+        for (encoding, status) in [("gzip", 502), ("identity", 200)] {
+            let engine = answering(format!(
+                "HTTP/1.1 200 OK\r\ncontent-type: {kind}\r\ncontent-encoding: {encoding}\r\n\
+                 {fields}content-length: {}\r\n\r\n{body}",
+                body.len()
+            ));
+            let app = TestApp::new(&[engine.url()]);
+            let asked = json!({"stream": stream, "data": {"prompt": "a"}});
+            let answer = ask(&app, &chat(1, &asked));
+            if status == 502 {
+                assert_fault(&answer, 502, "engine_error");
+                continue;
+            }
+            assert_eq!((answer.status, answer.field("x-own")), (200, Some("1")));
+            for field in fields.lines().chain(["content-encoding: x"]) {
+                let (name, _) = field.split_once(':').unwrap();
+                assert_eq!(answer.field(name).is_some(), name == "x-own", "{name}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_compressed_error_keeps_its_status() {
+    let engine = answering(
+        "HTTP/1.1 429 Too Many Requests\r\ncontent-encoding: gzip\r\ncontent-length: 2\r\n\r\n{}"
+            .to_owned(),
+    );
+    let app = TestApp::new(&[engine.url()]);
+    let answer = ask(&app, &chat(1, &json!({})));
+    assert_eq!(answer.status, 429, "{}", answer.text());
+    assert_eq!(answer.json()["error"]["type"], "upstream_error");
+    app.settled();
+}
+
+#[test]
+fn an_error_without_end_is_read_no_further() {
+    let text = "x".repeat(1 << 20);
+    let engine = answering(format!(
+        "HTTP/1.1 400 Bad Request\r\ncontent-length: {}\r\n\r\n{text}",
+        text.len() * 2
+    ));
+    let app = TestApp::new(&[engine.url()]);
+    let answer = ask(&app, &chat(1, &json!({})));
+    assert_eq!(answer.status, 400, "{}", answer.text());
+    let message = answer.json()["message"].as_str().unwrap().to_owned();
+    assert_eq!(message, "The engine answered with status 400.");
+    app.settled();
+}
+
+#[test]
+fn a_stream_that_cannot_be_understood_aborts_the_engine() {
+    let aborted = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&aborted);
+    let engine = RawEngine::start(move |mut conn| {
+        if (conn.request()).is_none_or(|seen| seen.head.starts_with("GET")) {
+            return;
+        }
+        conn.stream_head();
+        conn.chunk("data: {\"choices\":[{\"delta\":{\"content\":\"a\"}}]}\n\n");
+        conn.chunk("data: no JSON\n\n");
+        // It would go on for ever.
+        conn.closed();
+        count.fetch_add(1, SeqCst);
+    });
+    let app = TestApp::new(&[engine.url()]);
+    let answer = ask(&app, &chat(1, &json!({"stream": true})));
+    let text = answer.text();
+    assert!(!answer.whole, "{text}");
+    assert!(text.contains("cannot be understood"), "{text}");
+    eventually("the engine's abort", || aborted.load(SeqCst) == 1);
+    app.settled();
+}
+
+#[test]
+fn a_cut_is_told_of_in_the_stream_only_where_that_is_wanted() {
+    for told in [true, false] {
+        let engine = RawEngine::start(|mut conn| {
+            while let Some(seen) = conn.request() {
+                if seen.head.starts_with("GET") {
+                    return;
+                }
+                conn.stream_head();
+                conn.chunk("data: {\"choices\":[{\"delta\":{\"content\":\"a\"}}]}\n\n");
+                conn.write("0\r\n\r\n");
+            }
+        });
+        let app = TestApp::with(&[(&engine.url(), "m")], |config| {
+            config.settings.stream_error_events = told;
+        });
+        let answer = ask(&app, &chat(1, &json!({"stream": true})));
+        let text = answer.text();
+        assert!(
+            !answer.whole && text.starts_with("data: {\"delta\":\"a\"}\n\n"),
+            "{text}"
+        );
+        assert_eq!(text.contains("{\"error\":"), told, "{text}");
+        assert!(!text.contains("END_OF_STREAM"), "{text}");
+        app.settled();
+    }
+}
+
+#[test]
+fn a_block_that_breaks_off_in_the_middle_is_left() {
+    let bad = sim(Some(Fault::ResetAfter(2)));
+    let good = sim(None);
+    let urls = [bad.url(), good.url()];
+    let folder = Folder::new("infer-breaks-off");
+    let file = folder.path("dynamic.json");
+    write(
+        &file,
+        &[(&urls[0], "bad", "chat"), (&urls[1], "good", "chat")],
+    );
+    let app = TestApp::from_file(&file);
+    let ask = |stream: bool, session: &str| {
+        let more = json!({"stream": stream, "session_id": session});
+        let answer = ask(&app, &chat(1, &more));
+        let field = |name: &str| answer.field(name).unwrap().to_owned();
+        (field("x-pilotfish-block"), field("x-pilotfish-sticky"))
+    };
+    for stream in [false, true] {
+        let mut n = 0;
+        eventually("a session that is given the bad one", || {
+            n += 1;
+            ask(stream, &format!("{stream} {n}")).0 == "bad"
+        });
+        assert_eq!(ask(stream, &format!("{stream} {n}")).1, "rebound");
+    }
+}
+
+#[test]
+fn errors_of_the_selection_have_their_place_in_the_request() {
+    let engine = sim(None);
+    let app = TestApp::new(&[engine.url()]);
+    let filter = json!({"filter": {"variable": "id", "operator": "~", "value": 1}});
+    for (selection, pointer) in [
+        (filter, " /selection_query/filter/operator: "),
+        (json!(7), " /selection_query: "),
+        (json!("x".repeat(70_000)), " /selection_query: "),
+    ] {
+        let more = json!({"selection_query": selection});
+        let answer = ask(&app, &chat(1, &more));
+        assert_fault(&answer, 400, "invalid_selection");
+        let told = answer.json();
+        assert_eq!(told["error"]["param"], "selection_query");
+        let message = told["message"].as_str().unwrap();
+        assert!(message.contains(pointer), "{message}");
+        let mut body = more;
+        body["model"] = json!("auto");
+        let plain = app.chat(&body.to_string()).json();
+        let plain = plain["error"]["message"].as_str().unwrap().to_owned();
+        assert!(plain.contains(pointer), "{plain}");
+    }
+}
+
+#[test]
+fn selections_need_no_leave_and_what_has_no_effect_is_told() {
+    let engine = sim(None);
+    let folder = Folder::new("infer-leave");
+    let file = folder.path("dynamic.json");
+    let all = json!({
+        "service_discovery": "static", "routing_logic": "roundrobin",
+        "engines": [{"url": engine.url(), "models": ["m"]}],
+        "request_headers": {"allow": ["explain"]},
+    });
+    std::fs::write(&file, all.to_string()).unwrap();
+    let app = TestApp::from_file(&file);
+    let selection = json!({"filter": {"variable": "id", "operator": "==", "value": "m"},
+        "parameters": {"METRICS_BASE_URL": "http://x"}});
+    let answer = ask(&app, &chat(1, &json!({"selection_query": selection})));
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    let told = answer.json();
+    let warning = told["warnings"][0].as_str().unwrap_or_default();
+    assert!(warning.contains("METRICS_BASE_URL"), "{told}");
+    let named = json!({"selection_query": selection, "model": "m"});
+    let told = ask(&app, &chat(1, &named)).json();
+    let expected = json!(["/selection_query has no effect: model is given"]);
+    assert_eq!(told["warnings"], expected);
+    // Elsewhere they need it.
+    let body = json!({"model": "auto", "selection_query": selection});
+    assert_eq!(app.chat(&body.to_string()).status, 400);
+}
+
+#[test]
+fn tokens_are_asked_for_in_the_words_of_two_engines() {
+    let seen = Arc::new(Mutex::new(None));
+    let take = Arc::clone(&seen);
+    let engine = RawEngine::start(move |mut conn| {
+        while let Some(request) = conn.request() {
+            if request.head.starts_with("POST /tokenize ") {
+                *take.lock().unwrap() = Some(request);
+            }
+            conn.json(r#"{"tokens":[1,2]}"#);
+        }
+    });
+    let app = TestApp::new(&[engine.url()]);
+    let data = json!({"mode": "tokens", "text": "a b"});
+    let answer = ask(&app, &chat(1, &json!({"data": data})));
+    assert_eq!(answer.json()["data"], json!({"tokens": [1, 2]}));
+    let seen = seen.lock().unwrap().take().unwrap();
+    let body: Value = serde_json::from_slice(&seen.body).unwrap();
+    // vLLM reads the first, llama.cpp the second.
+    assert_eq!(
+        body,
+        json!({"model": "m", "prompt": "a b", "content": "a b"})
+    );
 }

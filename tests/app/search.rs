@@ -300,7 +300,10 @@ fn an_explanation_ranks_every_block_with_its_reasons() {
         (&json!(6.0), &json!(1.0))
     );
     assert!(sessions["age_seconds"].is_number() && sessions["normalised"].is_number());
+    let condition = page["conditions"][0].as_str().unwrap();
+    assert!(condition.contains("LIKE"), "{condition}");
     let seen = &first["conditions"][0];
+    assert!(seen.get("condition").is_none(), "it is told once");
     assert_eq!(
         (&seen["holds"], &seen["value"]),
         (&json!(true), &json!("chat-completion, multi-modal"))

@@ -9,8 +9,14 @@ use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use super::fault::InferError;
+use super::fault::{InferError, cut};
+use super::few::Few;
 use super::request::{Mode, quoted};
+
+/// Choices of an answer at most; the client gets the first.
+pub(super) const MOST_CHOICES: usize = 256;
+/// Vectors of an answer at most.
+const MOST_VECTORS: usize = 1 << 16;
 
 /// What the client is told beside the data.
 #[derive(Debug)]
@@ -72,7 +78,7 @@ pub(super) type Raw<'a> = Option<&'a RawValue>;
 #[derive(Debug, Deserialize)]
 struct Completion<'a> {
     #[serde(borrow)]
-    choices: Vec<Choice<'a>>,
+    choices: Option<Few<Choice<'a>, MOST_CHOICES>>,
     #[serde(borrow)]
     usage: Raw<'a>,
 }
@@ -110,15 +116,14 @@ struct Tokenized<'a> {
 #[derive(Debug, Deserialize)]
 struct Embeddings<'a> {
     #[serde(borrow)]
-    data: Vec<Embedding<'a>>,
+    data: Option<Few<Embedding<'a>, MOST_VECTORS>>,
     #[serde(borrow)]
     usage: Raw<'a>,
 }
 
 #[derive(Debug, Deserialize)]
 struct Embedding<'a> {
-    #[serde(default)]
-    index: usize,
+    index: Option<usize>,
     #[serde(borrow)]
     embedding: Raw<'a>,
 }
@@ -136,7 +141,7 @@ fn object(first: (&str, &str), others: &[(&str, Raw<'_>)]) -> String {
 }
 
 fn chat(answer: &Completion<'_>) -> Option<String> {
-    let choice = answer.choices.first()?;
+    let choice = answer.choices.as_ref()?.0.first()?;
     let message = choice.message.as_ref()?;
     // A message that only calls tools has no text.
     let reply = message.content.map_or("\"\"", RawValue::get);
@@ -152,7 +157,7 @@ fn chat(answer: &Completion<'_>) -> Option<String> {
 }
 
 fn generated(answer: &Completion<'_>) -> Option<String> {
-    let choice = answer.choices.first()?;
+    let choice = answer.choices.as_ref()?.0.first()?;
     Some(object(
         ("generated", choice.text?.get()),
         &[
@@ -171,8 +176,8 @@ fn tokens(answer: &Tokenized<'_>) -> Option<String> {
 
 /// One text's vector; of several texts a list of theirs.
 fn embedding(answer: &Embeddings<'_>) -> Option<String> {
-    let mut all: Vec<&Embedding<'_>> = answer.data.iter().collect();
-    all.sort_by_key(|one| one.index);
+    let mut all: Vec<&Embedding<'_>> = answer.data.as_ref()?.0.iter().collect();
+    all.sort_by_key(|one| one.index.unwrap_or_default());
     let vectors: Option<Vec<&str>> = all
         .iter()
         .map(|one| one.embedding.map(RawValue::get))
@@ -196,26 +201,38 @@ pub(super) fn error(status: u16, answer: &[u8]) -> String {
     let told = parsed
         .as_ref()
         .map(|whole| whole.get("error").unwrap_or(whole));
-    let text = |key: &str| told?.get(key)?.as_str();
-    let said = text("message")
-        .or_else(|| text("detail"))
-        .or_else(|| told?.as_str());
-    let message = said.map_or_else(
-        || format!("The engine answered with status {status}."),
-        str::to_owned,
-    );
-    let own;
-    let error = match told {
-        Some(error @ Value::Object(_)) => error,
-        _ => {
-            own = serde_json::json!({
-                "message": message, "type": "upstream_error", "param": null, "code": status,
-            });
-            &own
-        }
-    };
+    let code = Value::from(status);
+    let otherwise = || format!("The engine answered with status {status}.");
+    let (message, error) = shaped(told, &code, otherwise);
     let message = quoted(&message);
     format!(r#"{{"success":false,"message":{message},"error":{error}}}"#)
+}
+
+/// What an engine says of an error: its own object if that has the shape of one,
+/// else one of ours with what it says, or `otherwise`.
+pub(super) fn shaped(
+    told: Option<&Value>,
+    code: &Value,
+    otherwise: impl FnOnce() -> String,
+) -> (String, Value) {
+    let message = told.and_then(|told| told.get("message"));
+    if let (Some(told), Some(Value::String(message))) = (told, message) {
+        return (message.clone(), told.clone());
+    }
+    let said = told.and_then(|told| match told {
+        Value::Object(told) => told.get("detail").or_else(|| told.get("message")),
+        Value::String(_) => Some(told),
+        _ => None,
+    });
+    let message = match said {
+        Some(Value::String(text)) => cut(text.clone()),
+        Some(Value::Null) | None => otherwise(),
+        Some(said) => cut(said.to_string()),
+    };
+    let error = serde_json::json!({
+        "message": message, "type": "upstream_error", "param": null, "code": code,
+    });
+    (message, error)
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use http::header::{HeaderName, HeaderValue};
 use serde_json::Value;
 
 use super::request::{Mode, Request};
-use super::sessions::{Known, Sessions};
+use super::sessions::{Bond, Known, Sessions};
 use crate::config::policies::{PolicyKind, PolicySpec, Scored};
 use crate::fleet::blocks::Block;
 use crate::policy::{Asked, Policy};
@@ -45,11 +45,11 @@ pub(crate) struct Inference<'a> {
     model: Option<String>,
     pub(super) session: String,
     pub(super) seq_no: u64,
-    /// By what a block is selected, as it was written.
-    pub(super) selection: Option<String>,
     pub(super) mode: Mode,
     pub(super) stream: bool,
-    pub(super) warnings: Vec<String>,
+    warnings: Vec<String>,
+    /// What of the selection has no effect.
+    ignored: RefCell<Vec<&'static str>>,
     /// The block that was selected, now or before.
     chosen: RefCell<Option<Arc<str>>>,
     sticky: Cell<Option<Sticky>>,
@@ -73,6 +73,10 @@ impl<'a> Inference<'a> {
         (sessions, head): (&'a Arc<Sessions>, &HeaderMap),
     ) -> Self {
         let selection = request.selection.map(|selection| selection.get());
+        let mut warnings = request.warnings.clone();
+        if selection.is_some() && !matches!(whom, Whom::Best) {
+            warnings.push("/selection_query has no effect: model is given".to_owned());
+        }
         let selection = selection.filter(|_| matches!(whom, Whom::Best));
         Self {
             whom,
@@ -82,10 +86,10 @@ impl<'a> Inference<'a> {
             model: request.model.clone(),
             session: request.session.clone(),
             seq_no: request.seq_no,
-            selection: selection.map(str::to_owned),
             mode: request.job.mode,
             stream: request.job.stream,
-            warnings: request.warnings.clone(),
+            warnings,
+            ignored: RefCell::default(),
             chosen: RefCell::default(),
             sticky: Cell::default(),
         }
@@ -113,8 +117,33 @@ impl<'a> Inference<'a> {
                 | ProxyError::ModelUnavailable { .. }
                 | ProxyError::NoEngine
         ) {
-            self.sessions.forget(self.key, self.query);
+            self.bond().iter().for_each(Bond::part);
         }
+    }
+
+    /// What binds the session to the block that was selected.
+    pub(super) fn bond(&self) -> Option<Bond> {
+        let chosen = self.chosen.borrow();
+        chosen.as_ref().map(|block| Bond {
+            sessions: Arc::clone(self.sessions),
+            session: self.key,
+            query: self.query,
+            block: Arc::clone(block),
+        })
+    }
+
+    /// These keys of the selection have no effect.
+    pub(in crate::proxy) fn ignores(&self, keys: &[&'static str]) {
+        *self.ignored.borrow_mut() = keys.to_vec();
+    }
+
+    /// All that has no effect.
+    pub(super) fn warnings(&self) -> Vec<String> {
+        let ignored = self.ignored.borrow();
+        let ignored = ignored
+            .iter()
+            .map(|key| format!("/selection_query: {key} has no effect"));
+        self.warnings.iter().cloned().chain(ignored).collect()
     }
 
     /// The model as it was asked for, or the block that was selected.

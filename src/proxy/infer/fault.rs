@@ -51,7 +51,7 @@ pub enum InferError {
 }
 
 /// What others wrote may be as long as they like.
-fn cut(mut message: String) -> String {
+pub(super) fn cut(mut message: String) -> String {
     if message.len() > MOST {
         let end = (0..=MOST).rev().find(|at| message.is_char_boundary(*at));
         message.truncate(end.unwrap_or_default());

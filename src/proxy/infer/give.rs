@@ -7,7 +7,7 @@ use std::time::SystemTime;
 
 use bytes::Bytes;
 use http::header::{
-    ALLOW, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, ETAG, HeaderValue, RETRY_AFTER,
+    self, ALLOW, CONTENT_ENCODING, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER,
 };
 use http::{Response, StatusCode};
 
@@ -28,6 +28,24 @@ use crate::upstream::Fault;
 
 /// Bytes of a whole answer at most.
 const MOST: usize = 16 << 20;
+/// Bytes that are read of an engine's error at most.
+const MOST_ERROR: usize = 256 << 10;
+/// Fields that speak of the engine's body, which the client does not get.
+const OF_BODY: [HeaderName; 13] = [
+    header::CONTENT_LENGTH,
+    header::CONTENT_ENCODING,
+    header::CONTENT_LANGUAGE,
+    header::CONTENT_LOCATION,
+    header::CONTENT_RANGE,
+    header::CONTENT_DISPOSITION,
+    header::ACCEPT_RANGES,
+    header::ETAG,
+    header::LAST_MODIFIED,
+    HeaderName::from_static("content-md5"),
+    HeaderName::from_static("content-digest"),
+    HeaderName::from_static("digest"),
+    HeaderName::from_static("repr-digest"),
+];
 const ALLOWED: HeaderValue = HeaderValue::from_static("POST, OPTIONS");
 
 impl Exchange<'_> {
@@ -94,21 +112,22 @@ impl Exchange<'_> {
             // It would be another protocol, which nobody has asked for.
             other => return Response::from_parts(head, other),
         };
-        head.headers.remove(CONTENT_LENGTH);
-        head.headers.remove(ETAG);
+        let encoding = head.headers.get(CONTENT_ENCODING);
+        let is_encoded =
+            encoding.is_some_and(|of| !of.as_bytes().eq_ignore_ascii_case(b"identity"));
+        for name in &OF_BODY {
+            head.headers.remove(name);
+        }
         let is_success = head.status.is_success();
-        if inference.stream && is_success && relay.is_stream() {
-            let body = Retold::stream(relay, under_way);
+        if inference.stream && is_success && !is_encoded && relay.is_stream() {
+            let body = Retold::stream(relay, (under_way, inference.bond()));
             return Response::from_parts(head, ObservedBody::Retold(Box::new(body)));
         }
-        let is_encoded = head.headers.remove(CONTENT_ENCODING).is_some();
         let mut share = self.proxy.settings.budget.share();
-        let whole = match collect(&mut relay, &mut share).await {
-            Ok(_) if is_encoded => Err(InferError::Answer("it is compressed".to_owned()).into()),
-            Ok(answer) if is_success => self.tell_whole(inference, &answer),
-            Ok(answer) => Ok(answer::error(head.status.as_u16(), &answer)),
-            Err(error) => Err(error),
-        };
+        // Nobody has allowed that; to read it to its end helps nobody.
+        let unread = is_encoded.then(|| "it is compressed".to_owned());
+        let read = (&mut *relay, &mut share, unread);
+        let whole = self.whole(inference, head.status, read).await;
         let data = match whole {
             Ok(data) => {
                 relay.gives_own(None);
@@ -119,6 +138,7 @@ impl Exchange<'_> {
                 Bytes::from(data)
             }
             Err(error) => {
+                inference.failed(&error);
                 relay.gives_own(Some(&error));
                 let (refused, data) = self.refusal(&error).into_parts();
                 head = refused;
@@ -129,11 +149,44 @@ impl Exchange<'_> {
         Response::from_parts(head, ObservedBody::Retold(Box::new(body)))
     }
 
+    /// An engine's whole answer in other words; an error's is read as far as one
+    /// makes sense.
+    async fn whole(
+        &self,
+        inference: &Inference<'_>,
+        status: StatusCode,
+        (relay, share, unread): (&mut Relay, &mut Share, Option<String>),
+    ) -> Result<String, ProxyError> {
+        let is_success = status.is_success();
+        let most = if is_success { MOST } else { MOST_ERROR };
+        let read = match unread {
+            Some(why) => Err(why),
+            None => {
+                let all = collect(relay, share, most).await?;
+                all.ok_or_else(|| format!("it has more than {most} bytes"))
+            }
+        };
+        match read {
+            Ok(answer) if is_success => self.tell_whole(inference, &answer),
+            Ok(answer) => Ok(answer::error(status.as_u16(), &answer)),
+            Err(why) if is_success => Err(given_up(relay, why, Outcome::Failure)),
+            Err(why) => {
+                // The request may be to blame for its status.
+                let outcome = match status.as_u16() {
+                    429 | 503 => Outcome::Overloaded,
+                    500.. => Outcome::Failure,
+                    _ => Outcome::Unrelated,
+                };
+                given_up(relay, why, outcome);
+                Ok(answer::error(status.as_u16(), b""))
+            }
+        }
+    }
+
     fn tell_whole(&self, inference: &Inference<'_>, answer: &[u8]) -> Result<String, ProxyError> {
         let mode: Mode = inference.mode;
         let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-        let mut warnings = inference.warnings.clone();
-        warnings.extend(self.ignored(inference));
+        let warnings = inference.warnings();
         let envelope = Envelope {
             model: &inference.answered_by(),
             session: &inference.session,
@@ -143,40 +196,30 @@ impl Exchange<'_> {
         };
         Ok(envelope.whole(mode, answer)?)
     }
-
-    /// What of the selection has no effect.
-    fn ignored(&self, inference: &Inference<'_>) -> Vec<String> {
-        let Some(selection) = &inference.selection else {
-            return Vec::new();
-        };
-        let Ok((_, policy)) = self.wishes() else {
-            return Vec::new();
-        };
-        // It was read before, and is remembered.
-        let mut selections = self.proxy.selections.borrow_mut();
-        let read = selections.search(selection.as_bytes(), self.snapshot, Some(policy));
-        let ignored = read.map(|selection| {
-            let all = selection.ignored.iter();
-            all.map(|key| format!("/selection_query: {key} has no effect"))
-                .collect()
-        });
-        ignored.unwrap_or_default()
-    }
 }
 
-/// All of an engine's answer, on that share of the budget.
-async fn collect(relay: &mut Relay, share: &mut Share) -> Result<Vec<u8>, ProxyError> {
+/// All of an engine's answer, on that share of the budget; `None`: it has more
+/// than so many bytes.
+async fn collect(
+    relay: &mut Relay,
+    share: &mut Share,
+    most: usize,
+) -> Result<Option<Vec<u8>>, ProxyError> {
     let mut all = Vec::new();
     while let Some(piece) = poll_fn(|cx| relay.poll_piece(cx)).await {
         let piece = piece.map_err(|fault| told(&fault))?;
         share.add(piece.len())?;
-        if all.len() + piece.len() > MOST {
-            let message = format!("it has more than {MOST} bytes");
-            let fault = Fault::Broken(std::io::Error::other(message.clone()));
-            relay.broken(fault, Outcome::Failure);
-            return Err(InferError::Answer(message).into());
+        if all.len() + piece.len() > most {
+            return Ok(None);
         }
         all.extend_from_slice(&piece);
     }
-    Ok(all)
+    Ok(Some(all))
+}
+
+/// An answer that is given up before its end.
+fn given_up(relay: &mut Relay, message: String, outcome: Outcome) -> ProxyError {
+    let fault = Fault::Broken(std::io::Error::other(message.clone()));
+    relay.broken(fault, outcome);
+    InferError::Answer(message).into()
 }

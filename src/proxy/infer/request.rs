@@ -129,10 +129,11 @@ const DATA_KEYS: [&str; 9] = [
     "session_id",
 ];
 /// What `gen_params` must not have, and what says it instead.
-const RESERVED: [(&str, &str); 6] = [
+const RESERVED: [(&str, &str); 7] = [
     ("model", "`model` of the request"),
     ("messages", "`messages` of data"),
     ("prompt", "`prompt` of data"),
+    ("content", "`text` of data"),
     ("input", "`text` of data"),
     ("stream", "`stream` of the request"),
     ("selection_query", "`selection_query` of the request"),
@@ -209,8 +210,9 @@ impl<'a> Job<'a> {
             }
             Mode::Tokens if data.get("messages").is_some() => messages(data)?,
             Mode::Tokens => {
-                let text = first(data, &["text", "prompt", "message"])?;
-                format!(",\"prompt\":{}", text.get())
+                let text = first(data, &["text", "prompt", "message"])?.get();
+                // vLLM reads the one, llama.cpp the other; neither minds both.
+                format!(",\"prompt\":{text},\"content\":{text}")
             }
             Mode::Embed => {
                 let text = first(data, &["text", "prompt", "message"])?;
@@ -279,24 +281,13 @@ pub(super) fn quoted(text: &str) -> String {
 
 /// The messages of a chat, with a comma and their key before them.
 fn messages(data: &Fields<'_>) -> Result<String, InferError> {
-    let system = text_of(data, "system_message")?;
-    let system = system.map(|text| format!(r#"{{"role":"system","content":{}}}"#, quoted(&text)));
-    let mut list: Vec<&str> = system.iter().map(String::as_str).collect();
     let user;
-    match (data.get("messages"), data.get("message")) {
+    let list = match (data.get("messages"), data.get("message")) {
         (Some(_), Some(_)) => {
             let message = "`message` and `messages`: expected one of them";
             return Err(wrong("/data", message));
         }
-        (Some(messages), None) => {
-            let at = "/data/messages";
-            let items: Vec<&RawValue> = serde_json::from_str(messages.get())
-                .map_err(|_| wrong(at, format!("expected an array, not {}", kind(messages))))?;
-            if items.is_empty() {
-                return Err(wrong(at, "expected one message or more"));
-            }
-            list.extend(items.iter().map(|item| item.get()));
-        }
+        (Some(messages), None) => listed(messages)?,
         (None, Some(message)) => {
             // An array is of parts, pictures among them.
             if !matches!(kind(message), "text" | "an array") {
@@ -304,11 +295,30 @@ fn messages(data: &Fields<'_>) -> Result<String, InferError> {
                 return Err(wrong("/data/message", found));
             }
             user = format!(r#"{{"role":"user","content":{}}}"#, message.get());
-            list.push(&user);
+            &user
         }
         (None, None) => return Err(wrong("/data", "expected `message` or `messages`")),
+    };
+    let system = text_of(data, "system_message")?;
+    Ok(match system {
+        None => format!(",\"messages\":[{list}]"),
+        Some(text) => {
+            let text = quoted(&text);
+            format!(r#","messages":[{{"role":"system","content":{text}}},{list}]"#)
+        }
+    })
+}
+
+/// What stands between an array's brackets: there may be millions of items, and
+/// nobody here needs to know them.
+fn listed(messages: &RawValue) -> Result<&str, InferError> {
+    let at = "/data/messages";
+    if is_empty(messages, '[', ']') {
+        return Err(wrong(at, "expected one message or more"));
     }
-    Ok(format!(",\"messages\":[{}]", list.join(",")))
+    let inner = messages.get().strip_prefix('[');
+    let inner = inner.and_then(|inner| inner.strip_suffix(']'));
+    inner.ok_or_else(|| wrong(at, format!("expected an array, not {}", kind(messages))))
 }
 
 /// The first of these keys that there is, with text or a list.

@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 
-use super::sessions::UnderWay;
+use super::sessions::{Bond, UnderWay};
 use super::stream::Deltas;
 use crate::fleet::engine::Outcome;
 use crate::proxy::body::Relay;
@@ -37,6 +37,7 @@ enum Told {
         is_over: bool,
         /// A fault that waits for what came before it to be flushed.
         held: Option<Fault>,
+        bond: Option<Bond>,
     },
 }
 
@@ -55,11 +56,12 @@ impl Retold {
     }
 
     /// A stream that begins.
-    pub(super) fn stream(relay: Box<Relay>, under_way: UnderWay) -> Self {
+    pub(super) fn stream(relay: Box<Relay>, (under_way, bond): (UnderWay, Option<Bond>)) -> Self {
         let told = Told::Stream {
             deltas: Deltas::default(),
             is_over: false,
             held: None,
+            bond,
         };
         Self {
             relay,
@@ -87,14 +89,15 @@ impl Retold {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Fault>>> {
         let Self { relay, told, .. } = self;
-        let (deltas, is_over, held) = match told {
+        let (deltas, is_over, held, bond) = match told {
             Told::Whole(data) if data.is_empty() => return Poll::Ready(None),
             Told::Whole(data) => return relay.give(std::mem::take(data)),
             Told::Stream {
                 deltas,
                 is_over,
                 held,
-            } => (deltas, is_over, held),
+                bond,
+            } => (deltas, is_over, held, bond),
         };
         for _ in 0..MOST_SILENT {
             if held.is_some() {
@@ -104,30 +107,36 @@ impl Retold {
             if *is_over {
                 return Poll::Ready(None);
             }
-            let (mut out, mut ended) = (Vec::new(), false);
+            let (mut out, mut bad) = (Vec::new(), None);
+            let mut ended = false;
             match std::task::ready!(relay.poll_piece(cx)) {
-                Some(Ok(data)) => {
-                    if let Err(error) = deltas.push(&data, &mut out) {
-                        let fault = Fault::Broken(std::io::Error::other(error));
-                        *held = Some(relay.broken(fault, Outcome::Failure));
-                    }
-                }
+                Some(Ok(data)) => bad = deltas.push(&data, &mut out).err(),
                 Some(Err(fault)) => *held = Some(fault),
                 None => ended = true,
             }
-            if let Some(fault) = held
-                && !deltas.is_told()
-                && relay.may_tell()
-            {
-                let is_overdue = matches!(fault, Fault::Expired);
-                let event = if is_overdue { LATE_EVENT } else { CUT_EVENT };
-                out.extend_from_slice(event.as_bytes());
+            ended = held.is_none() && bad.is_none() && (ended || relay.is_ended());
+            if ended {
+                bad = deltas.finish(&mut out).err();
             }
-            ended = ended || relay.is_ended();
+            if let Some(bad) = bad {
+                let fault = Fault::Broken(std::io::Error::other(bad));
+                *held = Some(relay.broken(fault, Outcome::Failure));
+            }
+            if let Some(fault) = held {
+                let event = match bad {
+                    Some(bad) => bad.event(),
+                    None if matches!(fault, Fault::Expired) => LATE_EVENT,
+                    None => CUT_EVENT,
+                };
+                // Whose time is up has not been left by the block.
+                if !matches!(fault, Fault::Expired) {
+                    bond.take().iter().for_each(Bond::part);
+                }
+                if !deltas.is_told() && relay.may_tell() {
+                    out.extend_from_slice(event.as_bytes());
+                }
+            }
             *is_over = ended || held.is_some();
-            if ended && held.is_none() {
-                deltas.finish(&mut out);
-            }
             if !out.is_empty() {
                 return relay.give(Bytes::from(out));
             }

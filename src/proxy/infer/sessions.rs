@@ -73,6 +73,22 @@ pub(super) struct UnderWay {
     key: u64,
 }
 
+/// What binds a session to a block, for as long as one of its answers lasts.
+#[derive(Debug)]
+pub(super) struct Bond {
+    pub(super) sessions: Arc<Sessions>,
+    pub(super) session: u64,
+    pub(super) query: u64,
+    pub(super) block: Arc<str>,
+}
+
+impl Bond {
+    /// The block has broken off: the session's next request may have another.
+    pub(super) fn part(&self) {
+        self.sessions.forget(self.session, self.query, &self.block);
+    }
+}
+
 impl Drop for UnderWay {
     fn drop(&mut self) {
         self.sessions.shard(self.key).under_way.remove(&self.key);
@@ -153,10 +169,12 @@ impl Sessions {
         });
     }
 
-    /// The block that the session was given by that query did not answer.
-    pub(super) fn forget(&self, session: u64, query: u64) {
+    /// The block that the session was given by that query did not answer; if it has
+    /// another one by now, that stays.
+    pub(super) fn forget(&self, session: u64, query: u64, block: &Arc<str>) {
         if let Some(known) = self.shard(session).known.get_mut(&session) {
-            known.bound.retain(|bound| bound.query != query);
+            let is_it = |bound: &Bound| bound.query == query && bound.block == *block;
+            known.bound.retain(|bound| !is_it(bound));
         }
     }
 
@@ -217,7 +235,10 @@ mod tests {
         sessions.bind(session, 1, &block("c"), now);
         assert_eq!(sessions.find(session, 1, now), Known::Block(block("c")));
         assert_eq!(sessions.find(sessions.key("t"), 1, now), Known::Nothing);
-        sessions.forget(session, 1);
+        // It has another one by now.
+        sessions.forget(session, 1, &block("a"));
+        assert_eq!(sessions.find(session, 1, now), Known::Block(block("c")));
+        sessions.forget(session, 1, &block("c"));
         assert_eq!(sessions.find(session, 1, now), Known::Other);
         sessions.bind(session, 1, &block("c"), now);
         // The query that was used longest ago is forgotten.

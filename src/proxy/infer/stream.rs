@@ -6,14 +6,24 @@ use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use super::answer::Raw;
+use super::answer::{MOST_CHOICES, Raw, shaped};
+use super::few::Few;
 use crate::proxy::error::CUT_EVENT;
 
 /// Bytes of one event of an engine at most.
 const MOST: usize = 1 << 20;
+/// The last event's data of an engine.
+const DONE: &[u8] = b"[DONE]";
 /// The last event of a stream that ended as it should.
 const END: &[u8] = b"data: {\"delta\":\"[END_OF_STREAM]\"}\n\n";
-/// The last event of a stream of which an event is no JSON.
+/// What the client gets for a comment of the engine: it says that all is well.
+const COMMENT: &[u8] = b":\n\n";
+/// The end's marker as JSON writes it, and in two, when a model writes it.
+const MARKER: &str = r#""[END_OF_STREAM]""#;
+const HALVES: [&str; 2] = [r#""[END_OF""#, r#""_STREAM]""#];
+/// Bytes of the marker at most, with each of its characters escaped.
+const MOST_MARKER: usize = 2 + 6 * (MARKER.len() - 2);
+/// The last event of a stream of which an event cannot be understood.
 const UNREADABLE: &str = concat!(
     r#"data: {"error":{"message":"The engine's stream cannot be understood.","#,
     r#""type":"upstream_error","param":null,"code":"engine_error"}}"#,
@@ -42,15 +52,37 @@ enum State {
     Told,
 }
 
-/// An event that is longer than we hold.
+/// Why a stream ends before its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("an event of more than {MOST} bytes")]
-pub(super) struct TooLong;
+pub(super) enum Bad {
+    /// An event that is longer than we hold.
+    #[error("an event of more than {MOST} bytes")]
+    TooLong,
+    /// An event that is none of a completion.
+    #[error("an event that cannot be understood")]
+    Unreadable,
+    /// The engine has said neither why there is no more, nor that there is none.
+    #[error("it ended before it was done")]
+    Unfinished,
+}
+
+impl Bad {
+    /// The last event for the client.
+    pub(super) fn event(self) -> &'static str {
+        match self {
+            Self::Unreadable => UNREADABLE,
+            Self::TooLong | Self::Unfinished => CUT_EVENT,
+        }
+    }
+}
 
 #[derive(Debug, Deserialize)]
 struct Chunk<'a> {
-    #[serde(borrow, default)]
-    choices: Vec<Choice<'a>>,
+    #[serde(borrow)]
+    choices: Option<Few<Choice<'a>, MOST_CHOICES>>,
+    /// What kind of event it is: `"error"` is one.
+    #[serde(borrow)]
+    object: Raw<'a>,
     #[serde(borrow)]
     error: Raw<'a>,
     #[serde(borrow)]
@@ -59,8 +91,7 @@ struct Chunk<'a> {
 
 #[derive(Debug, Deserialize)]
 struct Choice<'a> {
-    #[serde(default)]
-    index: u32,
+    index: Option<u32>,
     #[serde(borrow)]
     delta: Option<Delta<'a>>,
     #[serde(borrow)]
@@ -86,8 +117,8 @@ impl Deltas {
     /// client gets for it.
     ///
     /// # Errors
-    /// An event that is too long.
-    pub(super) fn push(&mut self, mut piece: &[u8], out: &mut Vec<u8>) -> Result<(), TooLong> {
+    /// An event that is too long, or that cannot be understood.
+    pub(super) fn push(&mut self, mut piece: &[u8], out: &mut Vec<u8>) -> Result<(), Bad> {
         while let Some(at) = memchr::memchr(b'\n', piece) {
             let (line, rest) = (&piece[..at], &piece[at + 1..]);
             if self.line.is_empty() {
@@ -105,12 +136,29 @@ impl Deltas {
     }
 
     /// The engine's stream has ended as its framing says.
-    pub(super) fn finish(&mut self, out: &mut Vec<u8>) {
-        match std::mem::replace(&mut self.state, State::Told) {
-            State::Told => {}
-            State::Finished => out.extend_from_slice(END),
-            State::Going => out.extend_from_slice(CUT_EVENT.as_bytes()),
+    ///
+    /// # Errors
+    /// It has not ended as a stream should.
+    pub(super) fn finish(&mut self, out: &mut Vec<u8>) -> Result<(), Bad> {
+        // The empty line behind the last event may be missing; of other events that
+        // may be all that there is, who knows what is missing?
+        let line = std::mem::take(&mut self.line);
+        let is_done = |line: &[u8]| {
+            let data = line.strip_prefix(b"data:");
+            data.is_some_and(|data| data.trim_ascii() == DONE)
+        };
+        if self.data == DONE || is_done(&line) {
+            self.event(DONE, out)?;
         }
+        match self.state {
+            State::Told => {}
+            State::Finished => {
+                self.state = State::Told;
+                out.extend_from_slice(END);
+            }
+            State::Going => return Err(Bad::Unfinished),
+        }
+        Ok(())
     }
 
     /// Whether the client was told of the end, or of an error.
@@ -118,30 +166,33 @@ impl Deltas {
         self.state == State::Told
     }
 
-    fn hold(&mut self, part: &[u8]) -> Result<(), TooLong> {
+    fn hold(&mut self, part: &[u8]) -> Result<(), Bad> {
         if self.line.len() + self.data.len() + part.len() > MOST {
-            return Err(TooLong);
+            return Err(Bad::TooLong);
         }
         self.line.extend_from_slice(part);
         Ok(())
     }
 
-    fn take_line(&mut self, line: &[u8], out: &mut Vec<u8>) -> Result<(), TooLong> {
+    fn take_line(&mut self, line: &[u8], out: &mut Vec<u8>) -> Result<(), Bad> {
         let line = line.strip_suffix(b"\r").unwrap_or(line);
         if line.is_empty() {
             let data = std::mem::take(&mut self.data);
-            self.event(data.trim_ascii(), out);
+            let done = self.event(data.trim_ascii(), out);
             // Its room is used again.
             self.data = data;
             self.data.clear();
-            return Ok(());
+            return done;
         }
-        // Comments, names and numbers of events tell nothing here.
+        if line.starts_with(b":") && !self.is_told() {
+            out.extend_from_slice(COMMENT);
+        }
+        // Names and numbers of events tell nothing here.
         let Some(data) = line.strip_prefix(b"data:") else {
             return Ok(());
         };
         if self.data.len() + data.len() > MOST {
-            return Err(TooLong);
+            return Err(Bad::TooLong);
         }
         if !self.data.is_empty() {
             self.data.push(b'\n');
@@ -151,36 +202,43 @@ impl Deltas {
         Ok(())
     }
 
-    fn event(&mut self, data: &[u8], out: &mut Vec<u8>) {
+    fn event(&mut self, data: &[u8], out: &mut Vec<u8>) -> Result<(), Bad> {
         if data.is_empty() || self.is_told() {
-            return;
+            return Ok(());
         }
-        if data == b"[DONE]" {
+        if data == DONE {
             self.state = State::Told;
             out.extend_from_slice(END);
-            return;
+            return Ok(());
         }
-        let chunk: Option<Chunk<'_>> = std::str::from_utf8(data)
-            .ok()
-            .and_then(|text| serde_json::from_str(text).ok());
-        match chunk {
-            Some(chunk) => self.chunk(&chunk, out),
-            None => {
-                self.state = State::Told;
-                out.extend_from_slice(UNREADABLE.as_bytes());
-            }
+        let text = std::str::from_utf8(data).map_err(|_| Bad::Unreadable)?;
+        let chunk: Chunk<'_> = serde_json::from_str(text).map_err(|_| Bad::Unreadable)?;
+        let is_error = chunk.object.is_some_and(|kind| kind.get() == r#""error""#);
+        let error = chunk.error.map(RawValue::get);
+        match error.or(is_error.then_some(text)) {
+            Some(error) => self.error(error, out),
+            None => self.chunk(&chunk, out),
         }
+        Ok(())
+    }
+
+    /// The engine's own error, on one line.
+    fn error(&mut self, error: &str, out: &mut Vec<u8>) {
+        self.state = State::Told;
+        let told: Option<Value> = serde_json::from_str(error).ok();
+        let otherwise = || "The engine's stream ended with an error.".to_owned();
+        let (_, error) = shaped(told.as_ref(), &"engine_error".into(), otherwise);
+        out.extend_from_slice(format!("data: {{\"error\":{error}}}\n\n").as_bytes());
     }
 
     fn chunk(&mut self, chunk: &Chunk<'_>, out: &mut Vec<u8>) {
-        if let Some(error) = chunk.error {
-            self.state = State::Told;
-            give(out, &[("error", error)]);
-            return;
-        }
+        let choices = chunk.choices.as_ref().map_or(&[][..], |few| &few.0);
         // Of several answers the client gets the first.
-        let Some(choice) = chunk.choices.iter().find(|choice| choice.index == 0) else {
-            if let (true, Some(usage)) = (chunk.choices.is_empty(), chunk.usage) {
+        let Some(choice) = choices
+            .iter()
+            .find(|one| one.index.is_none_or(|at| at == 0))
+        else {
+            if let (true, Some(usage)) = (choices.is_empty(), chunk.usage) {
                 told(out, "", &[("usage", usage)]);
             }
             return;
@@ -196,8 +254,13 @@ impl Deltas {
             others.extend(reasoning.map(|value| ("reasoning", value)));
             others.extend(delta.tool_calls.map(|value| ("tool_calls", value)));
         }
-        if content.is_some() || !others.is_empty() {
-            told(out, content.unwrap_or_default(), &others);
+        match content {
+            Some(content) if is_marker(content) => {
+                told(out, HALVES[0], &others);
+                told(out, HALVES[1], &[]);
+            }
+            None if others.is_empty() => {}
+            content => told(out, content.unwrap_or_default(), &others),
         }
         if choice.finish_reason.is_some() {
             self.state = State::Finished;
@@ -217,10 +280,12 @@ fn told(out: &mut Vec<u8>, delta: &str, others: &[(&str, &RawValue)]) {
     out.extend_from_slice(b"}\n\n");
 }
 
-fn give(out: &mut Vec<u8>, pairs: &[(&str, &RawValue)]) {
-    out.extend_from_slice(b"data: {");
-    pairs.iter().for_each(|(key, value)| pair(out, key, value));
-    out.extend_from_slice(b"}\n\n");
+/// Whether a model wrote what ends our streams: that must be told apart.
+fn is_marker(content: &str) -> bool {
+    let is_close = (MARKER.len()..=MOST_MARKER).contains(&content.len());
+    let escaped = || serde_json::from_str::<String>(content);
+    let is_it = |text: String| text == MARKER[1..MARKER.len() - 1];
+    content == MARKER || is_close && content.contains('\\') && escaped().is_ok_and(is_it)
 }
 
 fn pair(out: &mut Vec<u8>, key: &str, value: &RawValue) {

@@ -66,10 +66,21 @@ fn each_mode_has_an_answer_of_its_own() {
 }
 
 #[test]
+fn lists_of_an_answer_are_bounded() {
+    for (mode, key) in [(Mode::Chat, "choices"), (Mode::Embed, "data")] {
+        let many = format!("{{\"{key}\":[{}{{}}]}}", "{},".repeat(1 << 16));
+        let many: Value = serde_json::from_str(&many).unwrap();
+        let error = told(mode, &many, &[]).unwrap_err().to_string();
+        assert!(error.contains("more than"), "{error}");
+    }
+}
+
+#[test]
 fn what_is_no_answer_is_an_error() {
     for (mode, answer) in [
         (Mode::Chat, json!([])),
         (Mode::Chat, json!({"choices": []})),
+        (Mode::Chat, json!({"choices": null})),
         (Mode::Chat, json!({"choices": [{"text": "a"}]})),
         (
             Mode::Generate,
@@ -88,6 +99,7 @@ fn what_is_no_answer_is_an_error() {
 #[test]
 fn engines_errors_keep_what_they_say() {
     let own = |message: &str| json!({"message": message, "type": "upstream_error", "param": null, "code": 418});
+    let long = format!("{}…", "x".repeat(256));
     let vllm = json!({"message": "too long", "type": "BadRequestError", "code": 400});
     for (answer, message, error) in [
         (json!({"error": vllm}).to_string(), "too long", vllm.clone()),
@@ -96,7 +108,28 @@ fn engines_errors_keep_what_they_say() {
         (
             json!({"detail": "Not Found"}).to_string(),
             "Not Found",
-            json!({"detail": "Not Found"}),
+            own("Not Found"),
+        ),
+        (
+            json!({"detail": [{"loc": ["body"], "msg": "m"}]}).to_string(),
+            r#"[{"loc":["body"],"msg":"m"}]"#,
+            own(r#"[{"loc":["body"],"msg":"m"}]"#),
+        ),
+        (
+            json!({"detail": "x".repeat(999)}).to_string(),
+            &long,
+            own(&long),
+        ),
+        (json!({"error": {"message": 7}}).to_string(), "7", own("7")),
+        (
+            json!({"object": "error", "message": "old", "code": 1}).to_string(),
+            "old",
+            json!({"object": "error", "message": "old", "code": 1}),
+        ),
+        (
+            json!({"error": {"kind": "x"}}).to_string(),
+            "The engine answered with status 418.",
+            own("The engine answered with status 418."),
         ),
         (
             "<html>".to_owned(),

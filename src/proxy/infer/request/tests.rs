@@ -72,7 +72,7 @@ fn each_mode_is_an_api_of_the_engine() {
         (
             json!({"mode": "tokens", "text": "a b"}),
             Mode::Tokens,
-            json!({"model": "m", "prompt": "a b"}),
+            json!({"model": "m", "prompt": "a b", "content": "a b"}),
         ),
         (
             json!({"mode": "tokens", "messages": user}),
@@ -151,7 +151,17 @@ fn what_is_wrong_is_told_with_its_place() {
             "/data/messages",
             "one message",
         ),
+        (
+            data(json!({"messages": {"a": []}})),
+            "/data/messages",
+            "an object",
+        ),
         (data(json!({"prompt": {}})), "/data/prompt", "an object"),
+        (
+            data(json!({"mode": "tokens", "text": "a", "gen_params": {"content": "b"}})),
+            "/data/gen_params/content",
+            "`text` of data",
+        ),
         (
             data(json!({"message": "a", "system_message": 1})),
             "/data/system_message",
@@ -212,6 +222,32 @@ fn what_is_wrong_is_told_with_its_place() {
     for text in ["", "[]", "{", "1", r#"{"model":"a","model":"b"}"#] {
         assert!(matches!(read(text), Err(InferError::NoJson(_))), "{text}");
     }
+}
+
+#[test]
+fn a_list_of_messages_is_passed_on_as_it_is_written() {
+    for (list, system, expected) in [
+        ("[ {\"a\" :1} , 2 ]", "", "[ {\"a\" :1} , 2 ]"),
+        (
+            "[{}]",
+            r#","system_message":"s""#,
+            r#"[{"role":"system","content":"s"},{}]"#,
+        ),
+    ] {
+        let text =
+            format!(r#"{{"session_id":"s","seq_no":1,"data":{{"messages":{list}{system}}}}}"#);
+        let body = read(&text).unwrap().job.body("m", None);
+        assert_eq!(body, format!(r#"{{"model":"m","messages":{expected}}}"#));
+    }
+    let with =
+        |list: &str| format!(r#"{{"session_id":"s","seq_no":1,"data":{{"messages":{list}}}}}"#);
+    assert!(read(&with("[ \n]")).is_err());
+    // As many as there may be: they are not looked at.
+    let many = with(&format!("[1{}]", ",1".repeat(4 << 20)));
+    assert_eq!(
+        read(&many).unwrap().job.body("m", None).len(),
+        (8 << 20) + 28
+    );
 }
 
 #[test]

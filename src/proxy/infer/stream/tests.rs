@@ -2,12 +2,12 @@ use proptest::prelude::*;
 
 use super::*;
 
-fn told(pieces: &[&[u8]]) -> Result<String, TooLong> {
+fn told(pieces: &[&[u8]]) -> Result<String, Bad> {
     let (mut deltas, mut out) = (Deltas::default(), Vec::new());
     for piece in pieces {
         deltas.push(piece, &mut out)?;
     }
-    deltas.finish(&mut out);
+    deltas.finish(&mut out)?;
     Ok(String::from_utf8(out).unwrap())
 }
 
@@ -22,6 +22,7 @@ const CHAT: &str = concat!(
     "data: [DONE]\n\ndata: [DONE]\n\n",
 );
 const TOLD: &str = concat!(
+    ":\n\n",
     "data: {\"delta\":\"\",\"reasoning\":\"so\"}\n\n",
     "data: {\"delta\":\"a\\nä\\\"\"}\n\n",
     "data: {\"delta\":\"b\"}\n\n",
@@ -45,36 +46,121 @@ fn a_stream_that_was_finished_needs_no_done() {
 
 #[test]
 fn what_did_not_end_well_has_no_end() {
-    let error = "data: {\"error\":{\"message\":\"x\"}}\n\n";
-    for (text, expected) in [
-        ("", CUT_EVENT),
+    for (text, bad) in [
+        ("", Bad::Unfinished),
         (
             "data: {\"choices\":[{\"delta\":{\"content\":\"\"}}]}\n\n",
-            CUT_EVENT,
+            Bad::Unfinished,
         ),
-        ("data: {\"choices\":[{\"delta\":{}", CUT_EVENT),
-        ("data: [DON", CUT_EVENT),
-        ("data: no JSON\n\ndata: [DONE]\n\n", UNREADABLE),
+        ("data: {\"choices\":[{\"delta\":{}", Bad::Unfinished),
+        ("data: [DON", Bad::Unfinished),
+        ("data: no JSON\n\ndata: [DONE]\n\n", Bad::Unreadable),
+        ("data: {\"choices\":7}\n\n", Bad::Unreadable),
+    ] {
+        assert_eq!(told(&[text.as_bytes()]), Err(bad), "{text}");
+    }
+}
+
+#[test]
+fn an_engines_error_is_the_last_event() {
+    let own = |message: &str| {
+        serde_json::json!({"error": {
+            "message": message, "type": "upstream_error", "param": null, "code": "engine_error",
+        }})
+    };
+    let whole = serde_json::json!({"error": {"message": "x"}});
+    let old = serde_json::json!({"error": {"object": "error", "message": "old"}});
+    for (text, expected) in [
         (
             "data: {\"error\":{\"message\":\"x\"}}\n\ndata: [DONE]\n\n",
-            error,
+            whole.clone(),
         ),
-        ("data: {\"error\":\ndata: {\"message\":\"x\"}}\n\n", error),
+        (
+            "data: {\"error\":\ndata: {\"message\":\"x\"}}\n\n",
+            whole.clone(),
+        ),
+        // Line ends of the engine's own do not end our event.
+        ("data: {\"error\":{\ndata: \"message\":\"x\"}}\n\n", whole),
+        ("data: {\"error\":\"boom\"}\n\n", own("boom")),
+        ("data: {\"error\":{\"detail\":\"d\"}}\n\n", own("d")),
+        (
+            "data: {\"error\":7}\n\n",
+            own("The engine's stream ended with an error."),
+        ),
+        ("data: {\"object\":\"error\",\"message\":\"old\"}\n\n", old),
     ] {
-        assert_eq!(told(&[text.as_bytes()]).unwrap(), expected, "{text}");
+        let told = told(&[text.as_bytes()]).unwrap();
+        let event = told
+            .strip_prefix("data: ")
+            .and_then(|told| told.strip_suffix("\n\n"));
+        let event = event.unwrap();
+        assert!(!event.contains('\n'), "{event}");
+        let event: Value = serde_json::from_str(event).unwrap();
+        assert_eq!(event, expected, "{text}");
     }
-    // Line ends of the engine's own do not end our event.
-    let lines = "data: {\"error\":{\ndata: \"message\":\"x\"}}\n\n";
-    assert_eq!(told(&[lines.as_bytes()]).unwrap(), error);
+}
+
+#[test]
+fn what_is_null_is_not_there() {
+    let text = concat!(
+        "data: {\"choices\":null,\"error\":null,\"object\":null}\n\n",
+        "data: {\"choices\":[{\"index\":null,\"delta\":{\"content\":\"a\"}}]}\n\n",
+        "data: {\"choices\":[{\"delta\":null,\"finish_reason\":\"stop\"}]}\n\n",
+    );
+    let expected = "data: {\"delta\":\"a\"}\n\ndata: {\"delta\":\"[END_OF_STREAM]\"}\n\n";
+    assert_eq!(told(&[text.as_bytes()]).unwrap(), expected);
+}
+
+#[test]
+fn the_last_empty_line_may_be_missing() {
+    for end in [
+        "data: [DONE]",
+        "data:[DONE]\r",
+        "data: [DONE]\n",
+        "data: [DONE]\r\n",
+    ] {
+        let text = format!("data: {{\"choices\":[{{\"text\":\"a\"}}]}}\n\n{end}");
+        let expected = "data: {\"delta\":\"a\"}\n\ndata: {\"delta\":\"[END_OF_STREAM]\"}\n\n";
+        assert_eq!(told(&[text.as_bytes()]).unwrap(), expected, "{end:?}");
+    }
+}
+
+#[test]
+fn a_model_that_writes_the_marker_does_not_end_the_stream() {
+    for text in [
+        "[END_OF_STREAM]",
+        "\\u005bEND_OF_STREAM]",
+        "[END\\u005fOF_STREAM\\u005D",
+    ] {
+        let text = format!("data: {{\"choices\":[{{\"text\":\"{text}\"}}]}}\n\ndata: [DONE]\n\n");
+        let told = told(&[text.as_bytes()]).unwrap();
+        let expected = "data: {\"delta\":\"[END_OF\"}\n\ndata: {\"delta\":\"_STREAM]\"}\n\n";
+        assert_eq!(
+            told,
+            format!("{expected}data: {{\"delta\":\"[END_OF_STREAM]\"}}\n\n")
+        );
+    }
+    for text in [
+        "[END_OF_STREAM]x",
+        "\\n[END_OF_STREAM]",
+        "\\\\END_OF_STREAM]]",
+    ] {
+        let text = format!("data: {{\"choices\":[{{\"text\":\"{text}\"}}]}}\n\ndata: [DONE]\n\n");
+        assert_eq!(
+            told(&[text.as_bytes()]).unwrap().matches("delta").count(),
+            2,
+            "{text}"
+        );
+    }
 }
 
 #[test]
 fn an_event_is_bounded() {
     let long = vec![b'x'; MOST];
-    assert!(told(&[&long]).is_ok());
-    assert_eq!(told(&[&long, b"x"]), Err(TooLong));
+    assert_eq!(told(&[&long]), Err(Bad::Unfinished));
+    assert_eq!(told(&[&long, b"x"]), Err(Bad::TooLong));
     let line = [b"data: ".as_slice(), &long[..MOST / 2], b"\n"].concat();
-    assert_eq!(told(&[&line, &line, &line]), Err(TooLong));
+    assert_eq!(told(&[&line, &line, &line]), Err(Bad::TooLong));
 }
 
 proptest! {
@@ -93,8 +179,8 @@ proptest! {
     #[test]
     fn anything_may_come(pieces in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..64), 0..16)) {
         let pieces: Vec<&[u8]> = pieces.iter().map(Vec::as_slice).collect();
-        let once = told(&pieces).unwrap();
-        let whole = told(&[&pieces.concat()]).unwrap();
+        let once = told(&pieces);
+        let whole = told(&[&pieces.concat()]);
         prop_assert_eq!(once, whole);
     }
 }
