@@ -22,6 +22,7 @@ pub mod offline;
 mod orca;
 mod own;
 pub mod peek;
+pub mod pieces;
 mod ready;
 pub mod retry;
 pub mod search;

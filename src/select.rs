@@ -22,11 +22,8 @@ use crate::fleet::Snapshot;
 use crate::policy::Policy;
 use crate::query::envelope::Envelope;
 use crate::query::{Query, QueryError, Vocabulary};
-use crate::registry::{ALIAS, ATTRIBUTE_BASED, Registry};
+use crate::registry::{ATTRIBUTE_BASED, BUILT_IN, Registry};
 
-/// The policy of selections that name none, where the one in force does not
-/// select by attributes.
-pub const BUILT_IN: &str = ATTRIBUTE_BASED;
 /// Objects and lists within each other: 64 levels of conditions are two each, and
 /// the reference nests them in ten more.
 const MOST_DEPTH: usize = 160;
@@ -115,7 +112,8 @@ pub fn compile(
         Some(name) => named(snapshot, name, &envelope.policy_at)?,
         None => base.filter(|base| base.spec.kind.scored().is_some()),
     };
-    let base = base.or_else(|| snapshot.policies.find(BUILT_IN));
+    // Where neither the request nor what is in force selects by attributes.
+    let base = base.or_else(|| snapshot.policies.find(ATTRIBUTE_BASED));
     let spec = base.map(|base| &base.spec);
     let kind = spec.map(|spec| &spec.kind);
     let told = kind.and_then(PolicyKind::scored);
@@ -127,7 +125,7 @@ pub fn compile(
         _ => PolicyKind::Scored(then),
     };
     let spec = PolicySpec {
-        name: spec.map_or_else(|| Arc::from(BUILT_IN), |spec| Arc::clone(&spec.name)),
+        name: spec.map_or_else(|| Arc::from(ATTRIBUTE_BASED), |spec| Arc::clone(&spec.name)),
         kind,
         timeouts: spec.and_then(|spec| spec.timeouts),
     };
@@ -143,7 +141,7 @@ fn named<'a>(
     name: &str,
     at: &str,
 ) -> Result<Option<&'a Arc<Policy>>, SelectError> {
-    let is_own = matches!(name, BUILT_IN | ALIAS);
+    let is_own = BUILT_IN.contains(&name);
     if !snapshot.settings.routing.allow.policy && !is_own {
         let message = "to name a policy is not allowed here: whoever runs this proxy may add \
                        \"policy\" to request_headers.allow";

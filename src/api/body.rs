@@ -1,8 +1,6 @@
 //! Bodies of requests to our own routes: whole, bounded, and in time.
 
-use std::pin::Pin;
-use std::task::Poll;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::StatusCode;
@@ -10,10 +8,10 @@ use http_body::Body as _;
 use hyper::body::Incoming;
 
 use super::Page;
-use crate::config::MIN_BODY_BYTES_PER_SECOND;
 use crate::downstream::watch::Deadline;
 pub use crate::proxy::budget::{Budget, Share};
 use crate::proxy::error::ProxyError;
+use crate::proxy::pieces::{next_piece, too_slow};
 
 /// How a body is read.
 #[derive(Debug, Clone, Copy)]
@@ -68,49 +66,14 @@ pub async fn read(mut body: Incoming, reading: Reading<'_>) -> Result<(Bytes, Sh
     let mut share = reading.budget.share();
     let began = reading.deadline.now();
     let mut held = BytesMut::new();
-    while let Some(data) = next_piece(&mut body, reading).await? {
+    while let Some(data) = next_piece(&mut body, reading.deadline, reading.idle).await? {
         share.add(data.len())?;
         held.extend_from_slice(&data);
         if too_large(held.len() as u64) {
             return Err(BodyFault::TooLarge(reading.limit));
         }
-        too_slow(began, held.len(), reading)?;
+        too_slow(began, held.len(), reading.deadline, reading.idle)?;
     }
     reading.deadline.clear();
     Ok((held.freeze(), share))
-}
-
-/// The next data of the body; `None` at its end.
-async fn next_piece(
-    body: &mut Incoming,
-    reading: Reading<'_>,
-) -> Result<Option<Bytes>, ProxyError> {
-    loop {
-        reading.deadline.set(reading.idle);
-        let frame = std::future::poll_fn(|cx| {
-            if reading.deadline.expired(cx) {
-                return Poll::Ready(Err(ProxyError::BodyLate));
-            }
-            Pin::new(&mut *body).poll_frame(cx).map(Ok)
-        });
-        match frame.await? {
-            None => return Ok(None),
-            Some(Err(fault)) => return Err(ProxyError::BodyBroke(fault.to_string())),
-            Some(Ok(frame)) => {
-                if let Ok(data) = frame.into_data() {
-                    return Ok(Some(data));
-                }
-            }
-        }
-    }
-}
-
-/// A client that sends a byte a second is never idle, but late.
-fn too_slow(began: Instant, bytes: usize, reading: Reading<'_>) -> Result<(), ProxyError> {
-    let earned = Duration::from_secs(bytes as u64 / MIN_BODY_BYTES_PER_SECOND);
-    let spent = reading.deadline.now().saturating_duration_since(began);
-    if spent > reading.idle + earned {
-        return Err(ProxyError::BodyLate);
-    }
-    Ok(())
 }

@@ -5,8 +5,7 @@
 
 use std::ops::Range;
 use std::sync::Arc;
-use std::task::Poll;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
@@ -20,7 +19,8 @@ use super::error::ProxyError;
 use super::infer::fault::InferError;
 use super::multipart::Multipart;
 use super::peek::{Found, ModelField, PromptAt, Scanner, SelectionAt};
-use crate::config::{Limits, MIN_BODY_BYTES_PER_SECOND};
+use super::pieces::{next_piece, too_slow};
+use crate::config::Limits;
 use crate::downstream::watch::Deadline;
 
 /// Paths of OpenAI-like inference APIs, where a body without a model is wrong.
@@ -191,7 +191,7 @@ pub async fn peek(
             peeked.rest = Some(body);
             break;
         }
-        let Some(data) = next_piece(&mut body, peeking).await? else {
+        let Some(data) = next_piece(&mut body, peeking.deadline, peeking.idle).await? else {
             break;
         };
         peeked.share.add(data.len())?;
@@ -202,7 +202,7 @@ pub async fn peek(
             Lens::Opaque => {}
         }
         peeked.held.push(data);
-        too_slow(began, peeked.held_bytes, peeking)?;
+        too_slow(began, peeked.held_bytes, peeking.deadline, peeking.idle)?;
     }
     peeking.deadline.clear();
     let whole = declared.unwrap_or(0).max(peeked.held_bytes as u64);
@@ -227,13 +227,13 @@ pub(super) async fn whole(
     if body.size_hint().lower() > most as u64 {
         return Err(InferError::TooLarge(most).into());
     }
-    while let Some(data) = next_piece(&mut body, peeking).await? {
+    while let Some(data) = next_piece(&mut body, peeking.deadline, peeking.idle).await? {
         share.add(data.len())?;
         held.extend_from_slice(&data);
         if held.len() > most {
             return Err(InferError::TooLarge(most).into());
         }
-        too_slow(began, held.len(), peeking)?;
+        too_slow(began, held.len(), peeking.deadline, peeking.idle)?;
     }
     peeking.deadline.clear();
     Ok((held, share))
@@ -297,45 +297,6 @@ fn lens(head: &Parts, inference: bool, wanted: Wanted<'_>) -> Result<Lens, Proxy
         return Ok(Lens::Form(Box::new(form)));
     }
     Ok(Lens::Opaque)
-}
-
-/// The next data of the body; `None` at its end.
-async fn next_piece(
-    body: &mut Incoming,
-    peeking: Peeking<'_>,
-) -> Result<Option<Bytes>, ProxyError> {
-    loop {
-        peeking.deadline.set(peeking.idle);
-        let frame = std::future::poll_fn(|cx| {
-            if peeking.deadline.expired(cx) {
-                return Poll::Ready(Err(if peeking.deadline.is_over() {
-                    ProxyError::Expired
-                } else {
-                    ProxyError::BodyLate
-                }));
-            }
-            std::pin::Pin::new(&mut *body).poll_frame(cx).map(Ok)
-        });
-        match frame.await? {
-            None => return Ok(None),
-            Some(Err(fault)) => return Err(ProxyError::BodyBroke(fault.to_string())),
-            Some(Ok(frame)) => {
-                if let Ok(data) = frame.into_data() {
-                    return Ok(Some(data));
-                }
-            }
-        }
-    }
-}
-
-/// A client that sends a byte a second is never idle, but late.
-fn too_slow(began: Instant, bytes: usize, peeking: Peeking<'_>) -> Result<(), ProxyError> {
-    let earned = Duration::from_secs(bytes as u64 / MIN_BODY_BYTES_PER_SECOND);
-    let spent = peeking.deadline.now().saturating_duration_since(began);
-    if spent > peeking.idle + earned {
-        return Err(ProxyError::BodyLate);
-    }
-    Ok(())
 }
 
 /// Makes facts of what was found.

@@ -93,16 +93,17 @@ struct Choice<'a> {
     finish_reason: Raw<'a>,
 }
 
+/// What is said, or a piece of it.
 #[derive(Debug, Deserialize)]
-struct Message<'a> {
+pub(super) struct Message<'a> {
     #[serde(borrow)]
-    content: Raw<'a>,
+    pub(super) content: Raw<'a>,
     #[serde(borrow)]
-    reasoning: Raw<'a>,
+    pub(super) reasoning: Raw<'a>,
     #[serde(borrow)]
-    reasoning_content: Raw<'a>,
+    pub(super) reasoning_content: Raw<'a>,
     #[serde(borrow)]
-    tool_calls: Raw<'a>,
+    pub(super) tool_calls: Raw<'a>,
 }
 
 #[derive(Debug, Deserialize)]

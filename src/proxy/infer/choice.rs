@@ -16,7 +16,8 @@ use crate::fleet::blocks::Block;
 use crate::policy::{Asked, Policy};
 use crate::proxy::error::ProxyError;
 use crate::proxy::{Exchange, models};
-use crate::select::{BUILT_IN, MOST_TEXT};
+use crate::registry::ATTRIBUTE_BASED;
+use crate::select::MOST_TEXT;
 
 /// Whether the session had its block before.
 const STICKY: HeaderName = HeaderName::from_static("x-pilotfish-sticky");
@@ -260,9 +261,9 @@ fn selecting(exchange: &Exchange<'_>, policy: Arc<Policy>) -> Arc<Policy> {
     if policy.spec.kind.scored().is_some() {
         return policy;
     }
-    let built_in = exchange.snapshot.policies.find(BUILT_IN);
+    let built_in = exchange.snapshot.policies.find(ATTRIBUTE_BASED);
     built_in.cloned().unwrap_or_else(|| {
-        let spec = PolicySpec::plain(BUILT_IN, PolicyKind::Scored(Scored::default()));
+        let spec = PolicySpec::plain(ATTRIBUTE_BASED, PolicyKind::Scored(Scored::default()));
         Policy::new(spec, None)
     })
 }

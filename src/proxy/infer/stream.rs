@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use super::answer::{MOST_CHOICES, Raw, shaped};
+use super::answer::{MOST_CHOICES, Message, Raw, shaped};
 use super::few::Few;
 use crate::proxy::error::CUT_EVENT;
 
@@ -93,23 +93,11 @@ struct Chunk<'a> {
 struct Choice<'a> {
     index: Option<u32>,
     #[serde(borrow)]
-    delta: Option<Delta<'a>>,
+    delta: Option<Message<'a>>,
     #[serde(borrow)]
     text: Raw<'a>,
     #[serde(borrow)]
     finish_reason: Raw<'a>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Delta<'a> {
-    #[serde(borrow)]
-    content: Raw<'a>,
-    #[serde(borrow)]
-    reasoning: Raw<'a>,
-    #[serde(borrow)]
-    reasoning_content: Raw<'a>,
-    #[serde(borrow)]
-    tool_calls: Raw<'a>,
 }
 
 impl Deltas {
