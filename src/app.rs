@@ -19,6 +19,8 @@ use crate::api::page::Sources;
 use crate::api::{Api, Ask, models};
 use crate::config::{Bounds, Config, DrainSettings, Settings};
 use crate::control::{Admin, ControlSpec, QUEUE};
+#[cfg(feature = "kubernetes")]
+use crate::discovery::kubernetes::api::ApiServer;
 use crate::discovery::listed;
 use crate::discovery::models::Cards;
 use crate::drain::{DrainPhase, DrainWatch};
@@ -69,13 +71,16 @@ pub fn build(config: Config) -> anyhow::Result<App> {
 /// # Errors
 /// As [`build`].
 pub fn build_with(config: Config, kept: Kept) -> anyhow::Result<App> {
-    if config.settings.engines.is_empty() {
+    if config.settings.kubernetes.is_some() {
+        #[cfg(feature = "kubernetes")]
+        find_cluster()?;
+    } else if config.settings.engines.is_empty() {
         tracing::warn!("the engine list is empty: every request gets a 503");
     }
     let metrics = Arc::new(ProcessMetrics::default());
     let registry = ModelRegistry::default();
     let sources = Sources::new(Arc::clone(&metrics), &registry, config.workers.max(1));
-    let mut fleet = Fleet::new(registry);
+    let mut fleet = Fleet::at(config.locality, registry);
     let (settings, cards) = (config.settings, Cards::default());
     fleet.apply(
         Arc::new(settings.clone()),
@@ -133,6 +138,21 @@ pub fn build_with(config: Config, kept: Kept) -> anyhow::Result<App> {
     })
 }
 
+/// Whether there is a cluster to be asked; nothing is sent to it yet.
+#[cfg(feature = "kubernetes")]
+fn find_cluster() -> anyhow::Result<()> {
+    // We may be on a runtime's thread, which must not wait for another runtime.
+    let finding = std::thread::spawn(|| -> anyhow::Result<()> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        runtime.block_on(ApiServer::locate())?;
+        Ok(())
+    });
+    let found = finding.join();
+    found.unwrap_or_else(|_| Err(anyhow::anyhow!("looking for a cluster panicked")))
+}
+
 /// What all workers' proxies share.
 fn shared(
     spec: &ControlSpec,
@@ -159,7 +179,8 @@ fn shared(
 
 fn api(settings: &Settings, control: mpsc::Sender<Ask>, list: Bytes, drain: &DrainWatch) -> Api {
     let mut engines = settings.engines.iter();
-    let is_known = engines.all(|engine| engine.models.is_some());
+    let is_listed = settings.kubernetes.is_none();
+    let is_known = is_listed && engines.all(|engine| engine.models.is_some());
     Api {
         control,
         models: Arc::new(ArcSwap::from_pointee(list)),

@@ -6,6 +6,7 @@ mod engine;
 mod engines;
 mod explain;
 mod ignored;
+mod locality;
 mod progress;
 mod proxy;
 mod simulate;
@@ -21,6 +22,7 @@ pub use engine::EngineArgs;
 pub use engines::{EnginesArgs, Unwell};
 pub use explain::ExplainArgs;
 pub use ignored::{Ignored, REFUSED, WITHOUT_EFFECT};
+pub use locality::LocalityArgs;
 pub use proxy::{Launch, ProxyArgs};
 pub use simulate::SimulateArgs;
 

@@ -7,6 +7,8 @@ pub mod attribute;
 pub mod difference;
 pub mod dynamic;
 pub mod goals;
+pub mod kubernetes;
+pub mod locality;
 pub mod path;
 pub mod policies;
 pub mod problem;
@@ -14,6 +16,7 @@ pub mod reports;
 pub mod resilience;
 pub mod resolve;
 pub mod scraping;
+pub mod selector;
 pub mod validate;
 pub mod watch;
 
@@ -27,6 +30,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use kubernetes::Kubernetes;
+pub use locality::Locality;
 pub use policies::Routing;
 pub use reports::{AccessLog, Collector, GRPC_PORT, LineForm, LogTarget, Otlp, TraceSettings};
 pub use resilience::{Admission, Breaker, Causes, Checks, Commit, Retry, Shed};
@@ -47,6 +52,8 @@ pub struct Config {
     pub root_path: String,
     /// Data-path threads, each with its own runtime and connection pool.
     pub workers: usize,
+    /// Where we run.
+    pub locality: Locality,
     /// What may change while we run.
     pub settings: Settings,
     /// The flags: what holds for keys that the dynamic file does not have.
@@ -76,6 +83,7 @@ impl Default for Config {
             admin: None,
             root_path: String::new(),
             workers: default_workers(),
+            locality: Locality::default(),
             settings: Settings::default(),
             flags: DynamicFile::default(),
             dynamic: None,
@@ -102,8 +110,10 @@ pub struct DynamicSource {
 /// What may change while we run: validated, and applied as a whole.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Settings {
-    /// The engines, in the order given.
+    /// The engines, in the order given; none where they are found in a cluster.
     pub engines: Vec<ListedEngine>,
+    /// How engines are found in a cluster; `None`: they are listed.
+    pub kubernetes: Option<Kubernetes>,
     /// Other names of models: alias → model.
     pub aliases: BTreeMap<String, String>,
     /// How an engine is chosen.
@@ -138,6 +148,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             engines: Vec::new(),
+            kubernetes: None,
             aliases: BTreeMap::new(),
             routing: Routing::default(),
             limits: Limits::default(),

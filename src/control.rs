@@ -8,12 +8,14 @@
 
 mod admin;
 mod checking;
+#[cfg(feature = "kubernetes")]
+mod finding;
 mod learning;
 mod pages;
 mod policies;
 mod reload;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -30,12 +32,14 @@ use crate::api::{Ask, Health, Query, models, summary};
 use crate::config::dynamic::DynamicFile;
 use crate::config::{DynamicSource, Settings, StatsSettings, Timeouts};
 use crate::decisions::DecisionLog;
-use crate::discovery::listed;
+#[cfg(feature = "kubernetes")]
+use crate::discovery::kubernetes::source::Progress;
 use crate::discovery::models::Cards;
+use crate::discovery::{self, Found, listed};
 use crate::fleet::attributes::Freshness;
 use crate::fleet::rolling::{self, Rolling};
 use crate::fleet::stats::Windows;
-use crate::fleet::{Fleet, Snapshot};
+use crate::fleet::{EngineSpec, Fleet, Snapshot};
 use crate::registry::Registry;
 use crate::registry::store::Store;
 use crate::scrape::{Scraper, stale_after};
@@ -132,12 +136,22 @@ struct Control {
     engine_key: Option<String>,
     decisions: Arc<DecisionLog>,
     cards: RefCell<Cards>,
+    /// The engines of the cluster, as it told of them last; `None`: it has not.
+    found: RefCell<Option<Vec<Found>>>,
+    /// How watching the cluster goes.
+    #[cfg(feature = "kubernetes")]
+    watching: Progress,
+    /// Other objects are to be watched.
+    #[cfg(feature = "kubernetes")]
+    rewatch: Notify,
     windows: RefCell<Windows>,
     host: RefCell<Host>,
     pool: Rc<Pool>,
     pages: Pages,
     /// Engines have come that nobody has asked yet.
     newcomers: Notify,
+    /// Whoever tells of its models is asked again.
+    asks_again: Cell<bool>,
 }
 
 impl Control {
@@ -162,10 +176,16 @@ impl Control {
             engine_key: spec.engine_key,
             decisions: spec.decisions,
             cards: RefCell::default(),
+            found: RefCell::default(),
+            #[cfg(feature = "kubernetes")]
+            watching: Progress::default(),
+            #[cfg(feature = "kubernetes")]
+            rewatch: Notify::new(),
             host: RefCell::default(),
             pool,
             pages: Pages::default(),
             newcomers: Notify::new(),
+            asks_again: Cell::new(false),
         }
     }
 
@@ -184,6 +204,7 @@ impl Control {
         tokio::select! {
             () = serve => {}
             () = control.learn() => {}
+            () = control.find() => {}
             () = control.wait_for_discovery() => {}
             () = control.sample() => {}
             () = control.roll() => {}
@@ -195,14 +216,44 @@ impl Control {
         }
     }
 
+    #[cfg(not(feature = "kubernetes"))]
+    async fn find(&self) {
+        std::future::pending().await
+    }
+
+    #[cfg(not(feature = "kubernetes"))]
+    fn watch_others(&self) {}
+
     /// Makes the fleet what settings and engines say.
     fn reconcile(&self) {
         let settings = Arc::clone(&self.settings.borrow());
-        let specs = listed::specs(&settings.engines, &self.cards.borrow());
+        let specs = self.specs();
         let timeouts = settings.timeouts;
         self.pool.set_timeouts(timeouts.pool_idle, timeouts.connect);
         self.fleet.borrow_mut().apply(settings, specs);
         self.show_models();
+    }
+
+    /// All engines that there are.
+    fn specs(&self) -> Vec<EngineSpec> {
+        let settings = self.settings.borrow();
+        if settings.kubernetes.is_none() {
+            return listed::specs(&settings.engines, &self.cards.borrow());
+        }
+        match &*self.found.borrow() {
+            Some(found) => discovery::specs(found, &self.cards.borrow()),
+            // Until the cluster has told, those stay that there were.
+            None => {
+                let snapshot = self.published.load();
+                let known = snapshot.all.candidates.list().iter();
+                known.map(|one| EngineSpec::clone(&one.spec)).collect()
+            }
+        }
+    }
+
+    /// Whether it is known which engines there are.
+    fn is_listed(&self) -> bool {
+        self.settings.borrow().kubernetes.is_none() || self.found.borrow().is_some()
     }
 
     fn show_models(&self) {
@@ -273,6 +324,8 @@ impl Control {
         (self.sources).page(&mut text, &snapshot, &windows, self.freshness());
         page::host(&mut text, self.host.borrow().usage());
         self.reloads.borrow().expose(&mut text, snapshot.generation);
+        #[cfg(feature = "kubernetes")]
+        self.expose_watching(&mut text);
         #[cfg(feature = "count-allocations")]
         page::allocations(&mut text);
         Bytes::from(text)

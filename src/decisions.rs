@@ -11,6 +11,7 @@ use std::time::{Duration, SystemTime};
 
 use fastrand::Rng;
 
+use crate::fleet::near::Nearness;
 use crate::fleet::reading::Reading;
 use crate::fleet::{EngineSpec, Model};
 use crate::policy::explain::{Verdict, drawn, explain};
@@ -41,6 +42,10 @@ pub struct Record {
     pub chosen: Result<usize, Refusal>,
 }
 
+/// By [`Nearness`], why nobody was chosen among those that are nearer to us, where
+/// they were asked.
+pub type Nearer = [Option<Refusal>; Nearness::ALL.len()];
+
 /// All that a decision is made from.
 #[derive(Debug)]
 pub struct Inputs {
@@ -48,6 +53,8 @@ pub struct Inputs {
     pub policy: Arc<Policy>,
     /// The candidates, with what is said of them.
     pub model: Arc<Model>,
+    /// Those that were asked before.
+    pub nearer: Nearer,
     /// What they were like.
     pub readings: Vec<Reading>,
     /// Whose turn it was.
@@ -74,6 +81,7 @@ impl Inputs {
         Self {
             policy: Arc::clone(policy),
             model: Arc::clone(model),
+            nearer: Nearer::default(),
             readings: question.set.readings(),
             turn: question.set.cursor.load(Relaxed),
             asked: question.asked.clone(),
@@ -135,7 +143,11 @@ impl Inputs {
     fn shared_bytes(&self) -> usize {
         const ENGINE: usize = size_of::<crate::fleet::Engine>() + size_of::<EngineSpec>() + 512;
         let candidates = &self.model.candidates;
-        candidates.list().len() * ENGINE + candidates.layout.bytes()
+        let near = self.model.near.iter().map(|near| {
+            let set = &near.candidates;
+            size_of_val(set.list()) + set.layout.bytes()
+        });
+        candidates.list().len() * ENGINE + candidates.layout.bytes() + near.sum::<usize>()
     }
 }
 

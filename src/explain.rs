@@ -14,10 +14,10 @@ use crate::api::decisions;
 use crate::cli::ExplainArgs;
 use crate::config::problem::Problems;
 use crate::config::validate::{Format, load};
-use crate::decisions::Inputs;
+use crate::decisions::{Inputs, Nearer};
 use crate::discovery::listed;
 use crate::discovery::models::Cards;
-use crate::fleet::{Fleet, Snapshot};
+use crate::fleet::{Fleet, Model, Snapshot};
 use crate::metrics::ModelRegistry;
 use crate::policy::{Moment, Question, Rules, Tried};
 use crate::proxy::offline;
@@ -36,7 +36,9 @@ pub fn run(args: &ExplainArgs) -> anyhow::Result<()> {
         .map_err(|list| Problems { of, list })?
         .settings;
     let specs = listed::specs(&settings.engines, &Cards::default());
-    let mut fleet = Fleet::new(ModelRegistry::default());
+    let locality = args.locality.resolve();
+    let locality = locality.map_err(|wrong| anyhow::anyhow!("{wrong}"))?;
+    let mut fleet = Fleet::at(locality, ModelRegistry::default());
     fleet.apply(Arc::new(settings), specs);
     let page = explain(args, &fleet.published().load_full())?;
     Ok(writeln!(
@@ -62,18 +64,34 @@ fn explain(args: &ExplainArgs, snapshot: &Snapshot) -> anyhow::Result<Value> {
         let engine = pinned.engine.url.text();
         return Ok(serde_json::json!({"chosen": engine, "pinned": true}));
     }
-    let question = Question {
-        set: &model.candidates,
-        asked: &asked,
-        tried: &Tried::default(),
-        moment: Moment {
-            now: Duration::from_secs(60),
-            stale_after: stale_after(Duration::from_secs(30)),
-            rules: Rules::of(&snapshot.settings),
-        },
-        bound: None,
+    let tried = Tried::default();
+    let mut nearer = Nearer::default();
+    let inputs = |model: &Arc<Model>, nearer| {
+        let question = Question {
+            set: &model.candidates,
+            asked: &asked,
+            tried: &tried,
+            moment: Moment {
+                now: Duration::from_secs(60),
+                stale_after: stale_after(Duration::from_secs(30)),
+                rules: Rules::of(&snapshot.settings),
+            },
+            bound: None,
+        };
+        Inputs {
+            nearer,
+            ..Inputs::take(&policy, model, &question, args.seed)
+        }
     };
-    let inputs = Inputs::take(&policy, model, &question, args.seed);
+    // As the proxy does: the nearest first, and all when nobody nearer is open.
+    for near in model.nearer(&policy.spec.kind) {
+        let inputs = inputs(near, nearer);
+        match (inputs.decide().0, near.candidates.tier) {
+            (Err(refusal), Some(tier)) => nearer[tier as usize] = Some(refusal),
+            (chosen, _) => return Ok(Value::Object(decisions::inputs(&inputs, chosen))),
+        }
+    }
+    let inputs = inputs(model, nearer);
     Ok(Value::Object(decisions::inputs(&inputs, inputs.decide().0)))
 }
 

@@ -19,6 +19,7 @@ pub mod health;
 pub mod latency;
 pub mod layout;
 pub mod load;
+pub mod near;
 pub mod orca;
 pub mod reading;
 mod recent;
@@ -33,14 +34,15 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 
-use crate::config::Settings;
+use crate::config::policies::PolicyKind;
 pub use crate::config::{EngineUrl, UrlError};
+use crate::config::{Locality, Settings};
 use crate::metrics::{ModelMetrics, ModelRegistry};
 use crate::policy::Policies;
 use blocks::Blocks;
 pub use candidates::{Candidate, CandidateSet};
 use candidates::{Layouts, Member};
-pub use engine::{Engine, EngineSpec};
+pub use engine::{Closed, Engine, EngineSpec};
 use gate::Gate;
 
 /// Models that are remembered when no engine serves them any more.
@@ -53,6 +55,9 @@ pub struct Model {
     pub name: Arc<str>,
     /// The engines that serve it.
     pub candidates: CandidateSet,
+    /// With `prefer_local`, the same model with the nearest of them alone, then
+    /// with the next ones too, ...; see [`near`].
+    pub near: Box<[Arc<Self>]>,
     /// Held metric handles.
     pub metrics: Arc<ModelMetrics>,
     /// Its places, where they are limited; kept from snapshot to snapshot.
@@ -64,6 +69,16 @@ impl Model {
     #[must_use]
     pub fn is_served(&self) -> bool {
         !self.candidates.list.is_empty()
+    }
+
+    /// Among whom such a policy is asked before it is asked among all, the nearest
+    /// first. What selects by attributes looks at all at once.
+    #[must_use]
+    pub fn nearer(&self, kind: &PolicyKind) -> &[Arc<Self>] {
+        if self.near.is_empty() || kind.scored().is_some() {
+            return &[];
+        }
+        &self.near
     }
 }
 
@@ -140,18 +155,26 @@ pub struct Fleet {
     published: Arc<ArcSwap<Snapshot>>,
     registry: ModelRegistry,
     next_key: u64,
+    locality: Locality,
     /// Engines that are ejected or on trial.
     ejected: Arc<AtomicU32>,
 }
 
 impl Fleet {
-    /// A fleet without engines.
+    /// A fleet without engines, when nobody knows where we run.
     #[must_use]
-    pub fn new(mut registry: ModelRegistry) -> Self {
+    pub fn new(registry: ModelRegistry) -> Self {
+        Self::at(Locality::default(), registry)
+    }
+
+    /// A fleet without engines, seen from that place.
+    #[must_use]
+    pub fn at(locality: Locality, mut registry: ModelRegistry) -> Self {
         let settings = Arc::new(Settings::default());
         let nobody = Arc::new(Model {
             name: Arc::from(""),
             candidates: CandidateSet::default(),
+            near: Box::default(),
             metrics: registry.handles(ModelRegistry::UNKNOWN),
             gate: Arc::default(),
         });
@@ -168,6 +191,7 @@ impl Fleet {
             published: Arc::new(ArcSwap::from_pointee(empty)),
             registry,
             next_key: 0,
+            locality,
             ejected: Arc::default(),
         }
     }
@@ -185,34 +209,44 @@ impl Fleet {
     }
 
     /// Puts settings and engines in force together, by one swap.
-    pub fn apply(&mut self, settings: Arc<Settings>, specs: Vec<EngineSpec>) {
+    pub fn apply(&mut self, settings: Arc<Settings>, mut specs: Vec<EngineSpec>) {
+        specs.sort_by(|a, b| a.url.text().cmp(b.url.text()));
         let old = self.published.load_full();
-        let surviving: HashMap<&str, &Arc<Engine>> = (old.all.candidates.list().iter())
-            .map(|known| (known.engine.url.text(), &known.engine))
-            .collect();
+        let mut known = old.all.candidates.list().iter().peekable();
         let now = old.epoch.elapsed();
         let mut members: Vec<Member> = Vec::with_capacity(specs.len());
         for spec in specs {
-            let engine = surviving.get(spec.url.text()).map_or_else(
-                || {
+            let is_same =
+                |one: &&Candidate| one.spec.identity == spec.identity && one.spec.url == spec.url;
+            // Both are sorted; most are where they were.
+            let mut same = known.peek().copied().filter(is_same);
+            if same.is_none() {
+                let url = spec.url.text();
+                while known.next_if(|one| one.spec.url.text() < url).is_some() {}
+                same = known.peek().copied().filter(is_same);
+            }
+            let engine = match same {
+                Some(one) => Arc::clone(&one.engine),
+                None => {
                     self.next_key += 1;
                     let since = (old.epoch, now);
                     let engine = Engine::new(spec.url.clone(), self.next_key, since, &self.ejected);
                     Arc::new(engine)
-                },
-                |engine| Arc::clone(engine),
-            );
+                }
+            };
             engine.health.set(&settings.breaker);
             members.push((engine, Arc::new(spec)));
         }
-        self.publish(&old, settings, members);
+        self.publish(&old, settings, &members);
     }
 
-    fn publish(&mut self, old: &Snapshot, settings: Arc<Settings>, members: Vec<Member>) {
-        let mut serving: HashMap<Arc<str>, Vec<Member>> = HashMap::new();
-        for (engine, spec) in &members {
-            for model in &spec.models {
-                let list = serving.entry(Arc::from(model.as_str())).or_default();
+    /// `members` are sorted by URL.
+    fn publish(&mut self, old: &Snapshot, settings: Arc<Settings>, members: &[Member]) {
+        let mut serving: HashMap<&str, Vec<Member>, foldhash::fast::RandomState> =
+            HashMap::default();
+        for (engine, spec) in members {
+            for model in &*spec.models {
+                let list = serving.entry(model).or_default();
                 list.push((Arc::clone(engine), Arc::clone(spec)));
             }
         }
@@ -220,21 +254,29 @@ impl Fleet {
         let gone = old
             .models
             .keys()
-            .filter(|name| !serving.contains_key(*name));
-        let gone: Vec<Arc<str>> = gone.take(MOST_GONE).map(Arc::clone).collect();
+            .filter(|name| !serving.contains_key(&***name));
+        let gone: Vec<&str> = gone.take(MOST_GONE).map(|name| &**name).collect();
         serving.extend(gone.into_iter().map(|name| (name, Vec::new())));
         let mut layouts = Layouts::new(&settings.routing, old);
         let (nameless, nobody) = (old.all.metrics.label(), Arc::from(""));
         let ejected = &self.ejected;
+        let locality = Some(&self.locality).filter(|_| settings.routing.prefer_local);
+        let near = |model: &mut Model, old: Option<&Model>, layouts: &mut Layouts<'_>| {
+            if let Some(locality) = locality {
+                model.near = near::tiers(model, old, (locality, layouts));
+            }
+        };
         let all = Some(&old.all.candidates);
-        let everyone = members.clone();
-        let all = CandidateSet::follow((nameless, &nobody), all, members, (&mut layouts, ejected));
+        let everyone = members.to_vec();
+        let all = CandidateSet::follow((nameless, &nobody), all, everyone, (&mut layouts, ejected));
         let models = serving.into_iter().map(|(name, members)| {
-            let known = old.models.get(&name);
+            let known = old.models.get(name);
+            let name = known.map_or_else(|| Arc::from(name), |model| Arc::clone(&model.name));
             let before = known.map(|model| &model.candidates);
             let metrics = self.registry.handles(&name);
             let label = metrics.label();
-            let model = Model {
+            let mut model = Model {
+                near: Box::default(),
                 gate: known.map_or_else(Arc::default, |model| Arc::clone(&model.gate)),
                 candidates: CandidateSet::follow(
                     (label, &name),
@@ -245,21 +287,25 @@ impl Fleet {
                 metrics,
                 name: Arc::clone(&name),
             };
+            near(&mut model, known.map(|known| &**known), &mut layouts);
             (name, Arc::new(model))
         });
         let models = models.collect();
-        let all = Arc::new(Model {
+        let mut all = Model {
             name: Arc::from(""),
             candidates: all,
+            near: Box::default(),
             metrics: Arc::clone(&old.all.metrics),
             gate: Arc::clone(&old.all.gate),
-        });
+        };
+        near(&mut all, Some(&old.all), &mut layouts);
+        let all = Arc::new(all);
         layouts.without_rings();
         let snapshot = Snapshot {
             generation: old.generation + 1,
             epoch: old.epoch,
             policies: Policies::new(&settings.routing, Some(&old.policies)),
-            blocks: Blocks::new(&everyone, &models, (old, &all), (&mut layouts, ejected)),
+            blocks: Blocks::new(members, &models, (old, &all), (&mut layouts, ejected)),
             models,
             settings,
             all,
@@ -276,6 +322,8 @@ pub(crate) mod testing {
 
     pub(crate) fn spec(url: &str, models: &[&str]) -> EngineSpec {
         EngineSpec {
+            identity: url.into(),
+            closed: None,
             url: EngineUrl::parse(url).unwrap(),
             models: models.iter().map(ToString::to_string).collect(),
             is_learned: false,

@@ -299,8 +299,8 @@ pub struct Question<'a> {
 /// Chooses an engine; tells its position in the set.
 ///
 /// Engines that are set aside, or that have no weight, are chosen only when
-/// there are no others; those that were tried, sleep, drain, are full or cannot be
-/// reached, never.
+/// there are no others, nor any further away; those that were tried, sleep, drain,
+/// are full or cannot be reached, never.
 ///
 /// # Errors
 /// Why there is none.
@@ -331,6 +331,11 @@ fn decide_noting(
     noted: &Noted,
 ) -> Result<usize, Refusal> {
     let view = View::new(question, noted);
+    // With others to be asked after these, nobody is asked for want of a better one.
+    let is_last = question.set.tier.is_none();
+    if view.is_panicking() && !is_last {
+        return Err(Refusal::AllUnhealthy);
+    }
     match kind {
         PolicyKind::Sequential(then) => decide_noting(then, question, rng, noted),
         PolicyKind::Federation(of) => federation::pick(of, &view, rng),
@@ -341,6 +346,7 @@ fn decide_noting(
                 }
                 Ok(at)
             }
+            None if !is_last => Err(refusal(kind, &view)),
             // There will be a place; those that are set aside are no substitute.
             None if refusal(kind, &view) == Refusal::Full => Err(Refusal::Full),
             None => {

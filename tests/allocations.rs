@@ -3,9 +3,11 @@
 
 use std::alloc::System;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use fastrand::Rng;
+use pilotfish::config::Locality;
 use pilotfish::config::policies::PolicyKind;
 use pilotfish::config::resolve::resolve;
 use pilotfish::discovery::listed;
@@ -75,6 +77,62 @@ fn deciding_allocates_nothing() {
     }
     // Not a test of its own: allocations of both would be counted together.
     a_known_selection();
+    the_nearest_first();
+}
+
+/// Nobody of the nearest engines is open, and all are asked next.
+fn the_nearest_first() {
+    for name in PolicyKind::NAMES {
+        let engines = (0..100).map(|n| {
+            let zone = if n % 10 == 0 { "z" } else { "y" };
+            json!({"url": format!("http://e{n}:1"), "models": ["m"], "region": zone})
+        });
+        let keys = json!({
+            "service_discovery": "static", "routing_logic": name, "session_key": "x",
+            "prefer_local": true, "limits": {"max_in_flight_per_engine": 9},
+            "engines": engines.collect::<Vec<_>>(),
+        });
+        let settings = resolve(&serde_json::from_value(keys).unwrap())
+            .unwrap()
+            .settings;
+        let specs = listed::specs(&settings.engines, &Default::default());
+        let locality = Locality {
+            zone: Some("z".to_owned()),
+            ..Locality::default()
+        };
+        let mut fleet = Fleet::at(locality, ModelRegistry::default());
+        fleet.apply(Arc::new(settings), specs);
+        let snapshot = fleet.published().load_full();
+        let (model, kind) = (
+            snapshot.model("m").unwrap(),
+            &snapshot.policies.default.spec.kind,
+        );
+        for one in model.near[0].candidates.list() {
+            one.engine.in_flight.store(9, Relaxed);
+        }
+        let (asked, tried, mut rng) = (Asked::default(), Tried::default(), Rng::with_seed(1));
+        let before = Region::new(ALLOCATOR);
+        for second in 1..50 {
+            let tiers = model.nearer(kind).iter().chain([model]);
+            let mut chosen = tiers.map(|tier| {
+                let question = Question {
+                    set: &tier.candidates,
+                    asked: &asked,
+                    tried: &tried,
+                    moment: Moment {
+                        now: Duration::from_secs(second),
+                        stale_after: Duration::from_secs(60),
+                        rules: Rules::of(&snapshot.settings),
+                    },
+                    bound: None,
+                };
+                decide(kind, &question, &mut rng)
+            });
+            assert!(chosen.any(|chosen| chosen.is_ok()), "{name}");
+        }
+        let change = before.change();
+        assert_eq!(change.allocations, 0, "{name}: {change:?}");
+    }
 }
 
 /// The reference's payload, whose text was seen before.

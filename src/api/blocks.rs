@@ -103,7 +103,7 @@ impl<'a> Document<'a> {
             .filter_map(|at| candidates.list().get(*at as usize))
             .collect();
         let component = &members.first()?.spec.traits.metadata;
-        let models = members.iter().flat_map(|one| &one.spec.models);
+        let models = members.iter().flat_map(|one| &*one.spec.models);
         Some(Self {
             id,
             component_uri: component_uri(component),

@@ -10,6 +10,7 @@ use crate::decisions::{Inputs, Record};
 use crate::fleet::Candidate;
 use crate::fleet::attributes::{Live, Told};
 use crate::fleet::latency::Latency;
+use crate::fleet::near::Nearness;
 use crate::fleet::reading::Reading;
 use crate::fleet::ring::hash;
 use crate::policy::Refusal;
@@ -58,10 +59,26 @@ pub fn inputs(inputs: &Inputs, chosen: Result<usize, Refusal>) -> Map<String, Va
         "turn": inputs.turn,
         "candidates": ranked.collect::<Vec<_>>(),
     });
-    match page {
+    let mut page = match page {
         Value::Object(page) => page,
         _ => Map::new(),
+    };
+    tier(inputs, &mut page);
+    page
+}
+
+/// Among whom the choice was made, where the nearest come first, and why nobody
+/// nearer was chosen.
+fn tier(inputs: &Inputs, page: &mut Map<String, Value>) {
+    let tier = inputs.model.candidates.tier;
+    if tier.is_none() && inputs.model.near.is_empty() {
+        return;
     }
+    let name = |of: Nearness| Nearness::ALL[of as usize].1;
+    page.insert("tier".to_owned(), json!(tier.map_or("all", name)));
+    let asked = Nearness::ALL.into_iter().zip(inputs.nearer);
+    let nearer = asked.filter_map(|((_, name), why)| Some((name.to_owned(), json!(why?))));
+    page.insert("nearer".to_owned(), Value::Object(nearer.collect()));
 }
 
 /// The request, without a key that may be a secret.

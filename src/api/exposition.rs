@@ -3,6 +3,8 @@
 //! Values live in what they describe: an engine that left the fleet is gone from
 //! the next page, which no exporter with a registry of its own can do.
 
+#[cfg(feature = "kubernetes")]
+pub mod cluster;
 mod engines;
 mod models;
 mod process;

@@ -11,17 +11,17 @@ use bytes::Bytes;
 use serde_json::{Map, Value, json};
 
 use crate::discovery::models::Cards;
-use crate::fleet::Snapshot;
 use crate::fleet::attributes::{Attributes, Freshness, Live, Place};
 use crate::fleet::stats::Rates;
+use crate::fleet::{Closed, Snapshot};
 
 /// The first card for each id wins, engines in their order.
 #[must_use]
 pub fn list(snapshot: &Snapshot, cards: &Cards) -> Bytes {
-    let mut seen: HashSet<&str> = HashSet::new();
+    let mut seen: HashSet<&str, foldhash::fast::RandomState> = HashSet::default();
     let mut all: Vec<String> = Vec::new();
     for candidate in snapshot.all.candidates.list() {
-        for card in cards.of(candidate.engine.url.text()) {
+        for card in cards.of(&candidate.spec.identity) {
             // What is listed can be asked for.
             if candidate.spec.models.contains(&card.id) && seen.insert(&card.id) {
                 all.push(card.raw.get().to_owned());
@@ -65,13 +65,14 @@ pub fn engines(
         let (engine, spec) = (&candidate.engine, &candidate.spec);
         let mut entry = json!({
             "engine_id": engine.url.text(),
-            "serving_models": spec.models,
+            "serving_models": &*spec.models,
             "created": engine.created,
             "in_flight": engine.in_flight.load(Relaxed),
             "outstanding_tokens": engine.outstanding.load(Relaxed),
             "latency_ms": engine.latency.get(by.now).map(|seconds| seconds * 1e3),
             "is_set_aside": !engine.health.is_up(by.now),
             "state": engine.health.word(by.now),
+            "closed": spec.closed.map(Closed::word),
             "connects": engine.connects.load(Relaxed),
             "reuses": engine.reuses.load(Relaxed),
             "attributes_age_seconds": engine.attributes.age(by.now).map(|age| age.as_secs_f64()),
@@ -179,7 +180,7 @@ mod tests {
             ),
             ("http://gone", Vec::new()),
         ] {
-            cards.told(url.to_owned(), told);
+            cards.told(Arc::from(url), told);
         }
         cards.keep(&["http://a", "http://b"].into());
         assert!(cards.knows("http://a") && !cards.knows("http://gone"));

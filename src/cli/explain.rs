@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use super::LocalityArgs;
+
 /// Flags of `pilotfish explain`.
 #[derive(Debug, Args)]
 pub struct ExplainArgs {
@@ -22,4 +24,7 @@ pub struct ExplainArgs {
     /// Where the random generator begins.
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
+    /// Where we run.
+    #[command(flatten)]
+    pub locality: LocalityArgs,
 }

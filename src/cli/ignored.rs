@@ -43,18 +43,10 @@ const SENTRY: &str = "errors are logged and counted in /metrics";
 const PREFILL: &str = "prefill and decode are not told apart; leave them to the engines";
 
 /// Accepted, each with a warning.
-pub const WITHOUT_EFFECT: [Ignored; 22] = [
+pub const WITHOUT_EFFECT: [Ignored; 20] = [
     value(
         "backend-health-check-timeout-seconds",
         "engines get 5 s to tell their models",
-    ),
-    value(
-        "k8s-watcher-timeout-seconds",
-        "engines are listed, not watched",
-    ),
-    value(
-        "k8s-service-discovery-type",
-        "engines are listed, not watched",
     ),
     value("lmcache-controller-port", LMCACHE),
     value("lmcache-controller-reply-port", LMCACHE),

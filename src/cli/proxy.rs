@@ -1,5 +1,6 @@
 //! The proxy's flags, and the configuration that they and the file mean.
 
+mod cluster;
 mod monitoring;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs as _};
@@ -10,6 +11,7 @@ use std::time::Duration;
 use clap::Args;
 
 use super::ignored::Given;
+use super::locality::{self, LocalityArgs};
 use crate::config::dynamic::{DynamicFile, LimitsEntry, RetryEntry, TimeoutsEntry};
 use crate::config::problem::{Problem, Problems};
 use crate::config::resolve::overlay;
@@ -18,6 +20,7 @@ use crate::config::{
     Bounds, Config, DrainSettings, DynamicSource, Seconds, default_workers, duration,
 };
 use crate::registry::store::Kept;
+use cluster::ClusterArgs;
 use monitoring::MonitoringArgs;
 
 /// A configuration, and what is to be said of how it came about.
@@ -85,7 +88,8 @@ pub struct ProxyArgs {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Service Discovery")]
 pub struct DiscoveryArgs {
-    /// Where engines come from: static. Required, here or in the file.
+    /// Where engines come from: static (a list), or k8s (a cluster). Required, here
+    /// or in the file.
     #[arg(long, value_name = "HOW")]
     pub service_discovery: Option<String>,
     /// Engine URLs, separated by commas.
@@ -114,15 +118,9 @@ pub struct DiscoveryArgs {
     /// How long an answer may take [default: 10].
     #[arg(long, value_name = "SECONDS")]
     pub static_backend_health_check_timeout_seconds: Option<u32>,
-    /// For k8s, which this version does not have.
-    #[arg(long, value_name = "PORT")]
-    pub k8s_port: Option<u16>,
-    /// For k8s, which this version does not have.
-    #[arg(long, value_name = "NAME")]
-    pub k8s_namespace: Option<String>,
-    /// For k8s, which this version does not have.
-    #[arg(long, value_name = "SELECTOR")]
-    pub k8s_label_selector: Option<String>,
+    /// For k8s.
+    #[command(flatten)]
+    pub cluster: ClusterArgs,
 }
 
 /// Who gets a request.
@@ -146,6 +144,9 @@ pub struct RoutingArgs {
     /// What no engine had goes elsewhere in any case.
     #[arg(long, value_name = "COUNT")]
     pub max_instance_failover_reroute_attempts: Option<u32>,
+    /// Where we run.
+    #[command(flatten)]
+    pub locality: LocalityArgs,
 }
 
 /// The file.
@@ -218,10 +219,11 @@ impl ProxyArgs {
     /// All that is missing, or does not fit together.
     pub fn launch(&self) -> Result<Launch, Problems> {
         let of = "flags".to_owned();
-        let traces = self.monitoring.traces();
+        let (traces, locality) = (self.monitoring.traces(), self.routing.locality.resolve());
         let mut list = self.given.problems();
         list.extend(traces.as_ref().err().cloned());
-        let (true, Ok(traces)) = (list.is_empty(), traces) else {
+        list.extend(locality.as_ref().err().cloned());
+        let (true, Ok(traces), Ok(locality)) = (list.is_empty(), traces, locality) else {
             return Err(Problems { of, list });
         };
         let flags = self.keys();
@@ -241,7 +243,9 @@ impl ProxyArgs {
         for one in &resolved.set_aside {
             tracing::error!(uri = one.uri, "a registered policy is set aside: {one}");
         }
+        let warning = locality::warning(&resolved.settings, &locality);
         let config = Config {
+            locality,
             listen: SocketAddr::new(self.host, self.port),
             admin: (self.admin_port).map(|port| SocketAddr::new(self.admin_host, port)),
             root_path: self.root_path.clone(),
@@ -265,7 +269,8 @@ impl ProxyArgs {
                 .filter(|key| !key.is_empty()),
             aios_compat_errors: self.aios_compat_errors,
         };
-        let warnings = self.given.warnings().chain(resolved.warnings).collect();
+        let warnings = self.given.warnings().chain(resolved.warnings);
+        let warnings = warnings.chain(warning).collect();
         Ok(Launch {
             config,
             warnings,
@@ -288,9 +293,14 @@ impl ProxyArgs {
             static_backend_health_check_interval: from.static_backend_health_check_interval,
             static_backend_health_check_timeout_seconds: from
                 .static_backend_health_check_timeout_seconds,
-            k8s_port: from.k8s_port,
-            k8s_namespace: from.k8s_namespace.clone(),
-            k8s_label_selector: from.k8s_label_selector.clone(),
+            k8s_port: from.cluster.k8s_port,
+            k8s_namespace: from.cluster.k8s_namespace.clone(),
+            k8s_label_selector: from.cluster.k8s_label_selector.clone(),
+            k8s_service_discovery_type: from.cluster.k8s_service_discovery_type.clone(),
+            k8s_source: from.cluster.k8s_source.clone(),
+            k8s_inference_pool: from.cluster.k8s_inference_pool.clone(),
+            k8s_watcher_timeout_seconds: from.cluster.k8s_watcher_timeout_seconds,
+            k8s_streaming_lists: from.cluster.k8s_streaming_lists.then_some(true),
             routing_logic: routing.routing_logic.clone(),
             session_key: routing.session_key.clone(),
             prefix_min_match_length: routing.prefix_min_match_length,

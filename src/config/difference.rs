@@ -36,6 +36,12 @@ pub fn words(old: &Settings, new: &Settings) -> String {
         };
         words.push(format!("engines +{added} -{removed}{changed}"));
     }
+    match (&old.kubernetes, &new.kubernetes) {
+        (None, Some(_)) => words.push("service_discovery static → k8s".to_owned()),
+        (Some(_), None) => words.push("service_discovery k8s → static".to_owned()),
+        (before, after) if before != after => words.push("what is watched changed".to_owned()),
+        _ => {}
+    }
     policies(&mut words, &old.routing, &new.routing);
     if old.aliases != new.aliases {
         let (from, to) = (old.aliases.len(), new.aliases.len());
@@ -86,6 +92,7 @@ fn policies(words: &mut Vec<String>, old: &Routing, new: &Routing) {
         (old.matchers != new.matchers, "matchers changed"),
         (old.slow_start != new.slow_start, "slow_start changed"),
         (old.allow != new.allow, "request_headers changed"),
+        (old.prefer_local != new.prefer_local, "prefer_local changed"),
         (
             old.decision_sample.to_bits() != new.decision_sample.to_bits(),
             "decision_sample changed",
@@ -128,5 +135,8 @@ mod tests {
         let mut new = old.clone();
         new.routing.goals = Arc::default();
         assert_eq!(words(&old, &new), "goals changed");
+        let mut new = old.clone();
+        new.routing.prefer_local = true;
+        assert_eq!(words(&old, &new), "prefer_local changed");
     }
 }

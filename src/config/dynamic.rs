@@ -32,8 +32,8 @@ pub use resilience::{
 #[serde(deny_unknown_fields, default)]
 #[schemars(title = "Pilotfish dynamic configuration")]
 pub struct DynamicFile {
-    /// Where engines come from: `static`.
-    #[schemars(extend("enum" = ["static", null]))]
+    /// Where engines come from: `static`, a list; or `k8s`, a cluster.
+    #[schemars(extend("enum" = ["static", "k8s", null]))]
     pub service_discovery: Option<String>,
     /// How an engine is chosen: a built-in policy, or a name of `policies`.
     pub routing_logic: Option<String>,
@@ -64,12 +64,35 @@ pub struct DynamicFile {
     pub prefill_model_labels: Option<String>,
     /// Accepted and without effect: prefill and decode are not told apart.
     pub decode_model_labels: Option<String>,
-    /// Without effect under `service_discovery: static`.
+    /// For `k8s`: where engines listen, unless they tell otherwise (default 8000).
+    #[schemars(range(min = 1))]
     pub k8s_port: Option<u16>,
-    /// Without effect under `service_discovery: static`.
+    /// For `k8s`: the namespace that is watched (default: the one that we run in).
     pub k8s_namespace: Option<String>,
-    /// Without effect under `service_discovery: static`.
+    /// For `k8s`: which objects are watched, as `app=vllm,tier in (a,b)`.
     pub k8s_label_selector: Option<String>,
+    /// For `k8s`: `pod-ip`, each pod is an engine (default); or `service-name`,
+    /// each service is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("enum" = ["pod-ip", "service-name", null]))]
+    pub k8s_service_discovery_type: Option<String>,
+    /// For `k8s`: what tells of engines: `pods` (default), `endpointslices` or
+    /// `inferencepool`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("enum" = ["pods", "endpointslices", "inferencepool", null]))]
+    pub k8s_source: Option<String>,
+    /// For `k8s_source: inferencepool`: the pool's name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub k8s_inference_pool: Option<String>,
+    /// For `k8s`: how long one watch lasts, in seconds, before the next begins
+    /// where it ended (5 to 3600; default, and 0: 60).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(max = 3600))]
+    pub k8s_watcher_timeout_seconds: Option<u32>,
+    /// For `k8s`: whether lists come as streams, from API servers that can
+    /// (default false).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub k8s_streaming_lists: Option<bool>,
     /// For `session`: the header, or top-level key of the body, that carries
     /// the session's id.
     pub session_key: Option<String>,
@@ -130,6 +153,11 @@ pub struct DynamicFile {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "f64", range(min = 0.0, max = 1.0))]
     pub decision_sample: Option<f64>,
+    /// Whether engines in our own pod come before those on our node, these before
+    /// those in our zone, and these before all others (default false).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "bool")]
+    pub prefer_local: Option<bool>,
     /// Bounds on what requests may hold, and how many there may be.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "LimitsEntry")]

@@ -36,6 +36,8 @@ pub struct Routing {
     pub allow: Allow,
     /// Share of decisions that are recorded though nobody asked, 0 to 1.
     pub decision_sample: f64,
+    /// Whether the engines that are nearest to us come before all others.
+    pub prefer_local: bool,
     /// Where those listen that requests and registered policies may have asked.
     pub matchers: Vec<EngineUrl>,
 }
@@ -51,6 +53,7 @@ impl Default for Routing {
             slow_start: SlowStart::default(),
             allow: Allow::default(),
             decision_sample: 0.0,
+            prefer_local: false,
             matchers: Vec::new(),
         }
     }

@@ -6,6 +6,7 @@
 mod attributes;
 mod engines;
 mod goals;
+mod kubernetes;
 mod policies;
 mod requests;
 mod resilience;
@@ -21,6 +22,7 @@ use super::Settings;
 use super::attribute::OwnAttribute;
 use super::dynamic::DynamicFile;
 use super::goals::NamedGoal;
+use super::kubernetes::Kubernetes;
 use super::problem::Problem;
 
 /// The keys that say which engines there are: taken together or not at all.
@@ -89,15 +91,17 @@ pub fn resolve(keys: &DynamicFile) -> Result<Resolved, Vec<Problem>> {
     let routing = resolving.routing(keys);
     let mut aliases = resolving.aliases(keys);
     let engines = match &keys.engines {
+        _ if resolving.kubernetes.is_some() => Vec::new(),
         Some(entries) => resolving.entries(entries, &mut aliases),
         None => resolving.flat(keys),
     };
     resolving.alias_targets(&aliases, &engines);
-    if let Some(routing) = &routing {
+    if let (Some(routing), None) = (&routing, &resolving.kubernetes) {
         resolving.unknown_columns(routing, keys, &engines);
     }
     resolving.bounds(keys);
     let settings = Settings {
+        kubernetes: resolving.kubernetes.take(),
         engines,
         aliases,
         routing: routing.unwrap_or_default(),
@@ -121,6 +125,8 @@ pub fn resolve(keys: &DynamicFile) -> Result<Resolved, Vec<Problem>> {
 struct Resolving {
     problems: Vec<Problem>,
     warnings: Vec<String>,
+    /// How engines are found in a cluster.
+    kubernetes: Option<Kubernetes>,
     /// Keys of metadata that goals look at.
     columns: Vec<String>,
     /// So many there may be.
@@ -151,19 +157,16 @@ impl Resolving {
                     self.missing("static_backends", "--static-backends", hint);
                 }
             }
-            Some("k8s") => self.wrong(
-                "service_discovery",
-                "\"k8s\" is not supported by this version; list the engines: \"static\"",
-            ),
+            Some("k8s") => self.cluster(keys),
             Some("external-only") => self.wrong(
                 "service_discovery",
                 "\"external-only\" is not supported: list the provider as an engine, \"static\"",
             ),
             Some(other) => self.wrong(
                 "service_discovery",
-                format!("{other:?} is unknown; expected \"static\""),
+                format!("{other:?} is unknown; expected \"static\" or \"k8s\""),
             ),
-            None => self.missing("service_discovery", "--service-discovery", "static"),
+            None => self.missing("service_discovery", "--service-discovery", "static or k8s"),
         }
     }
 

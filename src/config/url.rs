@@ -1,11 +1,16 @@
 //! An engine's URL: the text as the user wrote it, and its parts.
 
+use std::sync::Arc;
+
 use http::HeaderValue;
 use http::uri::{Scheme, Uri};
 
-/// An engine's URL: the text as the user wrote it, and its parts.
+/// An engine's URL: the text as the user wrote it, and its parts. Cheap to clone.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct EngineUrl {
+pub struct EngineUrl(Arc<Parts>);
+
+#[derive(Debug, PartialEq, Eq)]
+struct Parts {
     text: String,
     host: String,
     port: u16,
@@ -63,43 +68,43 @@ impl EngineUrl {
             return Err(fail("bad port"));
         }
         let host = authority.host().trim_matches(['[', ']']).to_owned();
-        Ok(Self {
+        Ok(Self(Arc::new(Parts {
             text: text.to_owned(),
             host,
             port: authority.port_u16().unwrap_or(80),
             authority: HeaderValue::from_str(authority.as_str()).map_err(|_| fail("bad host"))?,
             base_path: uri.path().trim_end_matches('/').to_owned(),
-        })
+        })))
     }
 
     /// The text as configured, not normalised.
     #[must_use]
     pub fn text(&self) -> &str {
-        &self.text
+        &self.0.text
     }
 
     /// Name or address to connect to, without brackets.
     #[must_use]
     pub fn host(&self) -> &str {
-        &self.host
+        &self.0.host
     }
 
     /// TCP port.
     #[must_use]
     pub fn port(&self) -> u16 {
-        self.port
+        self.0.port
     }
 
     /// The value of the `Host` field.
     #[must_use]
     pub fn authority(&self) -> &HeaderValue {
-        &self.authority
+        &self.0.authority
     }
 
     /// What is put before each path; empty or `/prefix`.
     #[must_use]
     pub fn base_path(&self) -> &str {
-        &self.base_path
+        &self.0.base_path
     }
 }
 

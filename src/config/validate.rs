@@ -3,6 +3,7 @@
 //! Syntax first, with its line and column; then the shape, by the JSON Schema;
 //! then, in `resolve`, what a schema cannot say.
 
+mod said;
 mod shape;
 mod tree;
 
@@ -15,6 +16,7 @@ use serde_json::Value;
 use super::dynamic::DynamicFile;
 use super::flat::flatten;
 use super::problem::{Problem, Problems};
+pub use said::{MAX_SAID, Said, said};
 use tree::Tree;
 
 /// Bytes of a dynamic file at most: 1,000 engines, each with 8 KiB of metadata.

@@ -67,6 +67,14 @@ impl Plan {
         self.told.retain(|key, _| keys.contains(key));
     }
 
+    /// Whether whoever put it to sleep has labelled it so, as the reference router
+    /// does in a cluster.
+    fn may_sleep(&self, candidate: &Candidate) -> bool {
+        let label = candidate.spec.traits.labels.get("sleeping");
+        label.is_some_and(|label| label == "true")
+            && !self.sleepless.contains(&candidate.engine.key)
+    }
+
     /// Logs who is set aside, and who is back.
     fn tell(&mut self, engine: &Engine, now: Instant) {
         let (url, state) = (engine.url.text(), engine.health.word(engine.clock(now)));
@@ -169,7 +177,7 @@ impl Control {
     fn why(&self, plan: &mut Plan, candidate: &Candidate, checks: Checks) -> Option<Why> {
         let (engine, now) = (&candidate.engine, Instant::now());
         let clock = engine.clock(now);
-        let is_asleep = engine.health.is_asleep();
+        let is_asleep = engine.health.is_asleep() || plan.may_sleep(candidate);
         if !is_asleep && let Some(standing) = engine.health.check(clock) {
             return Some(Why::Recovery(standing));
         }

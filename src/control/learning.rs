@@ -10,9 +10,9 @@ use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
 
 use super::Control;
-use crate::discovery::listed;
 use crate::discovery::models::{Card, list};
-use crate::fleet::EngineSpec;
+use crate::fleet::{Candidate, Closed, Engine, EngineSpec};
+use crate::probe::{Sleep, is_sleeping};
 use crate::upstream::FetchError;
 
 /// Between two questions for an engine that has told its models.
@@ -25,6 +25,8 @@ const EACH: Duration = Duration::from_millis(2);
 const AT_ONCE: usize = 64;
 /// Answers that come within this time are taken in together.
 const TOGETHER: Duration = Duration::from_millis(20);
+/// How long a new one may take to say whether it sleeps.
+const WITHIN: Duration = Duration::from_secs(2);
 /// How long readiness waits for engines whose models are not listed.
 const DISCOVERY: Duration = Duration::from_secs(5);
 
@@ -36,7 +38,13 @@ struct Due {
     is_asked: bool,
 }
 
-type Told = (u64, String, Result<Vec<Card>, FetchError>);
+/// What came of asking one engine.
+struct Told {
+    engine: Arc<Engine>,
+    identity: Arc<str>,
+    cards: Result<Vec<Card>, FetchError>,
+    sleep: Sleep,
+}
 
 impl Control {
     /// Asks for ever: every engine when it is new, and then now and then.
@@ -50,26 +58,23 @@ impl Control {
                     tokio::time::sleep(TOGETHER).await;
                     let more = std::iter::from_fn(|| asking.try_join_next());
                     let mut is_news = false;
-                    for (key, url, told) in std::iter::once(told).chain(more).flatten() {
-                        if let Some(due) = dues.get_mut(&key) {
-                            due.answered(told.is_ok());
-                        }
-                        match told {
-                            Ok(cards) => is_news |= self.cards.borrow_mut().told(url, cards),
-                            Err(error) => tracing::debug!(engine = url, %error, "no model list"),
-                        }
+                    for told in std::iter::once(told).chain(more).flatten() {
+                        is_news |= self.take_in_answer(&mut dues, told);
                     }
                     if is_news {
                         self.take_in_models();
                     }
                 }
-                () = self.newcomers.notified() => self.ask_learners_now(&mut dues),
+                () = self.newcomers.notified() => if self.asks_again.take() {
+                    self.ask_learners_now(&mut dues);
+                },
                 () = tokio::time::sleep_until(next.into()) => {}
             }
         }
     }
 
-    /// Readiness waits for engines whose models are not listed, but not for ever.
+    /// Readiness waits for a cluster's list, and for engines whose models are not
+    /// listed, but not for ever.
     pub(super) async fn wait_for_discovery(&self) {
         tokio::time::sleep(DISCOVERY).await;
         self.is_discovered.store(true, Relaxed);
@@ -86,8 +91,7 @@ impl Control {
         dues.retain(|key, _| keys.contains(key));
         let spread = EACH * u32::try_from(engines.len()).unwrap_or(u32::MAX);
         for candidate in engines {
-            let engine = Arc::clone(&candidate.engine);
-            let due = dues.entry(engine.key).or_insert_with(|| {
+            let due = dues.entry(candidate.engine.key).or_insert_with(|| {
                 // Whoever's models are listed can be asked in peace.
                 let wait = spread.min(SOON).mul_f64(fastrand::f64());
                 Due {
@@ -108,13 +112,54 @@ impl Control {
                 continue;
             }
             due.is_asked = true;
-            let (pool, bearer) = (Rc::clone(&self.pool), self.engine_key.clone());
-            asking.spawn_local(async move {
-                let told = list(&pool, &engine, bearer.as_deref()).await;
-                (engine.key, engine.url.text().to_owned(), told)
-            });
+            asking.spawn_local(self.ask_models(candidate));
         }
         next
+    }
+
+    /// Asks for its models; one that a cluster told of, and that has not answered
+    /// before, also whether it sleeps.
+    fn ask_models(&self, candidate: &Candidate) -> impl Future<Output = Told> + use<> {
+        let (pool, bearer) = (Rc::clone(&self.pool), self.engine_key.clone());
+        let (engine, identity) = (
+            Arc::clone(&candidate.engine),
+            Arc::clone(&candidate.spec.identity),
+        );
+        let is_new = candidate.spec.closed == Some(Closed::NoModels);
+        async move {
+            let bearer = bearer.as_deref();
+            let cards = list(&pool, &engine, bearer).await;
+            let sleep = if is_new && cards.is_ok() {
+                is_sleeping(&pool, &engine, bearer, WITHIN).await
+            } else {
+                Sleep::Unknown
+            };
+            Told {
+                engine,
+                identity,
+                cards,
+                sleep,
+            }
+        }
+    }
+
+    /// Whether that is news.
+    fn take_in_answer(&self, dues: &mut HashMap<u64, Due>, told: Told) -> bool {
+        if let Some(due) = dues.get_mut(&told.engine.key) {
+            due.answered(told.cards.is_ok());
+        }
+        if told.sleep == Sleep::Asleep {
+            told.engine
+                .health
+                .falls_asleep(told.engine.clock(Instant::now()));
+        }
+        match told.cards {
+            Ok(cards) => self.cards.borrow_mut().told(told.identity, cards),
+            Err(error) => {
+                tracing::debug!(engine = told.engine.url.text(), %error, "no model list");
+                false
+            }
+        }
     }
 
     /// A changed configuration is a reason to ask those whose answer counts.
@@ -134,15 +179,18 @@ impl Control {
     fn take_in_models(&self) {
         let snapshot = self.published.load_full();
         let current = snapshot.all.candidates.list();
-        let urls = current.iter().map(|one| one.engine.url.text());
-        self.cards.borrow_mut().keep(&urls.collect());
-        let settings = Arc::clone(&self.settings.borrow());
-        let specs = listed::specs(&settings.engines, &self.cards.borrow());
-        let models: HashMap<&str, &Vec<String>> = (current.iter())
-            .map(|one| (one.engine.url.text(), &one.spec.models))
+        let identities = current.iter().map(|one| &*one.spec.identity);
+        self.cards.borrow_mut().keep(&identities.collect());
+        let specs = self.specs();
+        let in_force: HashMap<&str, &EngineSpec> = (current.iter())
+            .map(|one| (&*one.spec.identity, &*one.spec))
             .collect();
         let is_other = |spec: &EngineSpec| {
-            spec.is_learned && models.get(spec.url.text()) != Some(&&spec.models)
+            let before = in_force.get(&*spec.identity);
+            spec.is_learned
+                && before.is_none_or(|before| {
+                    before.models != spec.models || before.closed != spec.closed
+                })
         };
         if specs.iter().any(is_other) {
             self.reconcile();
@@ -150,9 +198,14 @@ impl Control {
             tracing::info!(generation, "engines told of other models");
         }
         self.show_models();
+        self.look_whether_discovered(&specs);
+    }
+
+    /// We are ready once everyone whose models are not listed has told them.
+    pub(super) fn look_whether_discovered(&self, specs: &[EngineSpec]) {
         let cards = self.cards.borrow();
         let mut learned = specs.iter().filter(|spec| spec.is_learned);
-        if learned.all(|spec| cards.knows(spec.url.text())) {
+        if self.is_listed() && learned.all(|spec| cards.knows(&spec.identity)) {
             self.is_discovered.store(true, Relaxed);
         }
     }

@@ -184,7 +184,11 @@ impl Control {
         if changes.is_empty() {
             return false;
         }
+        if old.kubernetes != new.kubernetes {
+            self.watch_others();
+        }
         self.reconcile();
+        self.asks_again.set(true);
         self.newcomers.notify_one();
         let generation = self.published.load().generation;
         tracing::info!(generation, "configuration applied: {changes}");

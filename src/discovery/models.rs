@@ -29,10 +29,18 @@ pub struct Card {
     pub raw: Arc<RawValue>,
 }
 
-/// What each engine has told last, by URL.
+/// What each engine has told last, by its identity.
 #[derive(Debug, Default)]
 pub struct Cards {
-    told: HashMap<String, Vec<Card>>,
+    told: HashMap<Arc<str>, Told>,
+}
+
+/// What one engine has told.
+#[derive(Debug)]
+struct Told {
+    cards: Vec<Card>,
+    /// Their names, each once.
+    models: Arc<[String]>,
 }
 
 #[derive(serde::Deserialize)]
@@ -48,39 +56,53 @@ struct CardId {
 }
 
 impl Cards {
-    /// What the engine at that URL has told.
+    /// What that engine has told.
     #[must_use]
-    pub fn of(&self, url: &str) -> &[Card] {
-        self.told.get(url).map_or(&[], Vec::as_slice)
+    pub fn of(&self, identity: &str) -> &[Card] {
+        self.told.get(identity).map_or(&[], |told| &told.cards)
     }
 
-    /// The names of that engine's models.
+    /// The names of that engine's models, each once.
     #[must_use]
-    pub fn models_of(&self, url: &str) -> Vec<String> {
-        self.of(url).iter().map(|card| card.id.clone()).collect()
+    pub fn models_of(&self, identity: &str) -> Arc<[String]> {
+        let told = self.told.get(identity);
+        told.map_or_else(Arc::default, |told| Arc::clone(&told.models))
     }
 
     /// Whether that engine has ever told.
     #[must_use]
-    pub fn knows(&self, url: &str) -> bool {
-        self.told.contains_key(url)
+    pub fn knows(&self, identity: &str) -> bool {
+        self.told.contains_key(identity)
     }
 
     /// Takes in what an engine has told; tells whether that is news.
-    pub fn told(&mut self, url: String, cards: Vec<Card>) -> bool {
-        let is_same = |known: &Vec<Card>| {
-            let pairs = known.iter().zip(&cards);
-            known.len() == cards.len() && pairs.into_iter().all(|(a, b)| a.raw.get() == b.raw.get())
+    pub fn told(&mut self, identity: Arc<str>, cards: Vec<Card>) -> bool {
+        let is_same = |known: &Told| {
+            let pairs = known.cards.iter().zip(&cards);
+            known.cards.len() == cards.len()
+                && pairs.into_iter().all(|(a, b)| a.raw.get() == b.raw.get())
         };
-        let is_news = !self.told.get(&url).is_some_and(is_same);
-        self.told.insert(url, cards);
+        let is_news = !self.told.get(&identity).is_some_and(is_same);
+        if is_news {
+            let models = each_once(cards.iter().map(|card| &*card.id));
+            self.told.insert(identity, Told { cards, models });
+        }
         is_news
     }
 
     /// Forgets engines that are not in the fleet.
     pub fn keep(&mut self, fleet: &HashSet<&str>) {
-        self.told.retain(|url, _| fleet.contains(url.as_str()));
+        self.told.retain(|identity, _| fleet.contains(&**identity));
     }
+}
+
+/// An engine that tells of a model twice is not twice a candidate for it.
+pub(crate) fn each_once<'a>(models: impl Iterator<Item = &'a str>) -> Arc<[String]> {
+    let mut seen = HashSet::new();
+    models
+        .filter(|model| seen.insert(*model))
+        .map(str::to_owned)
+        .collect()
 }
 
 /// Asks one engine for its models; how long their texts may be is noted with it.

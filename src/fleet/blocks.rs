@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 
 use super::candidates::{CandidateSet, Layouts, Member};
-use super::{EngineSpec, Model, Snapshot};
+use super::{Model, Snapshot};
 
 /// Which engines of a candidate set belong together, by positions in its list.
 #[derive(Debug, Default)]
@@ -137,7 +137,7 @@ impl Blocks {
         }
     }
 
-    /// The blocks of these engines; of those before, turns are kept.
+    /// The blocks of these engines, sorted by URL; of those before, turns are kept.
     pub(super) fn new(
         members: &[Member],
         models: &HashMap<Arc<str>, Arc<Model>, foldhash::fast::RandomState>,
@@ -148,12 +148,15 @@ impl Blocks {
         let mut ids = Vec::new();
         let mut list = Vec::new();
         for ((id, name), members) in by_block(members) {
-            let Some(whole) = models.get(&name) else {
+            let Some(whole) = models.get(name) else {
                 continue;
             };
+            let (id, name): (Arc<str>, _) = (Arc::from(id), Arc::clone(&whole.name));
             everyone.extend(members.iter().cloned());
             ids.push((Arc::clone(&id), members.len()));
-            let model = if members.len() == whole.candidates.list().len() {
+            // A selection looks at all engines, near or not.
+            let is_whole = members.len() == whole.candidates.list().len();
+            let model = if is_whole && whole.near.is_empty() {
                 Arc::clone(whole)
             } else {
                 let before = old.blocks.of_model(&id, &name);
@@ -162,6 +165,7 @@ impl Blocks {
                 let candidates = CandidateSet::follow(of, before, members, (layouts, ejected));
                 Arc::new(Model {
                     candidates,
+                    near: Box::default(),
                     name,
                     metrics: Arc::clone(&whole.metrics),
                     gate: Arc::clone(&whole.gate),
@@ -176,6 +180,7 @@ impl Blocks {
         let all = Model {
             name: Arc::clone(&nameless.name),
             candidates,
+            near: Box::default(),
             metrics: Arc::clone(&nameless.metrics),
             gate: Arc::clone(&nameless.gate),
         };
@@ -205,38 +210,27 @@ impl Blocks {
     }
 }
 
-/// Engines by block and model: where those of one block do not all serve the same
-/// one, it is several.
-fn by_block(members: &[Member]) -> BTreeMap<(Arc<str>, Arc<str>), Vec<Member>> {
-    let mut sorted: Vec<&Member> = members.iter().collect();
-    sorted.sort_by(|(a, _), (b, _)| a.url.text().cmp(b.url.text()));
-    let mut blocks: BTreeMap<(Arc<str>, Arc<str>), Vec<Member>> = BTreeMap::new();
-    for (_, spec) in &sorted {
-        let models = spec
-            .models
-            .iter()
-            .map(|model| Arc::<str>::from(model.as_str()));
-        match &spec.traits.block {
+/// Engines by block and model, sorted: where those of one block do not all serve
+/// the same one, it is several. An engine without a block is of one that has its
+/// model's name.
+fn by_block(members: &[Member]) -> BTreeMap<(&str, &str), Vec<Member>> {
+    let mut blocks: HashMap<(&str, &str), Vec<Member>, foldhash::fast::RandomState> =
+        HashMap::default();
+    for (_, spec) in members {
+        let models = spec.models.iter().map(String::as_str);
+        match spec.traits.block.as_deref() {
             // Adapters beside it are no candidates: they have the same metadata.
-            Some(block) => {
-                let first = models
-                    .take(1)
-                    .map(|model| (Arc::from(block.as_str()), model));
-                blocks.extend(first.map(|key| (key, Vec::new())));
-            }
-            None => blocks.extend(models.map(|model| ((model.clone(), model), Vec::new()))),
+            Some(block) => blocks.extend(models.take(1).map(|model| ((block, model), Vec::new()))),
+            None => blocks.extend(models.map(|model| ((model, model), Vec::new()))),
         }
     }
-    for ((id, model), list) in &mut blocks {
-        let belongs = |spec: &EngineSpec| match &spec.traits.block {
-            Some(block) => **block == **id,
-            None => id == model,
-        };
-        let serves = |spec: &EngineSpec| spec.models.iter().any(|one| **one == **model);
-        let of = sorted
-            .iter()
-            .filter(|(_, spec)| belongs(spec) && serves(spec));
-        list.extend(of.map(|member| (*member).clone()));
+    for (engine, spec) in members {
+        for model in &*spec.models {
+            let block = spec.traits.block.as_deref().unwrap_or(model);
+            if let Some(list) = blocks.get_mut(&(block, model.as_str())) {
+                list.push((Arc::clone(engine), Arc::clone(spec)));
+            }
+        }
     }
-    blocks
+    blocks.into_iter().collect()
 }

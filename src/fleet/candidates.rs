@@ -10,6 +10,7 @@ use super::blocks::Groups;
 use super::engine::{Engine, EngineSpec};
 use super::health;
 use super::layout::{Layout, MOST_RENDEZVOUS};
+use super::near::Nearness;
 use super::ring::Ring;
 use super::stats::Served;
 use crate::config::Routing;
@@ -46,6 +47,9 @@ pub struct CandidateSet {
     pub groups: Option<Arc<Groups>>,
     /// The model that its engines are asked for; empty: any.
     pub name: Arc<str>,
+    /// How near they are at least, where it has the nearest of a model's engines:
+    /// others may be asked after it. `None`: all.
+    pub tier: Option<Nearness>,
     /// Unique for the life of the process; 0: never published.
     pub serial: u64,
 }
@@ -110,7 +114,7 @@ impl CandidateSet {
         let (mut all, mut ejected) = (0.0, 0.0);
         for one in &self.list {
             let health = &one.engine.health;
-            if !health.is_out_at(now_ms) && !one.spec.traits.draining {
+            if !health.is_out_at(now_ms) && one.spec.closed.is_none() {
                 all += 1.0;
                 ejected += f64::from(u8::from(health.is_ejected_at(now_ms)));
             }
@@ -124,15 +128,14 @@ impl CandidateSet {
         self.list.iter().map(|one| one.engine.key).collect()
     }
 
-    /// The set of `engines` that follows `old`, of a model that is counted under
-    /// that label and has that name.
+    /// The set of `engines`, sorted by URL, that follows `old`, of a model that is
+    /// counted under that label and has that name.
     pub(super) fn follow(
         of: (&str, &Arc<str>),
         old: Option<&Self>,
-        mut engines: Vec<Member>,
+        engines: Vec<Member>,
         (layouts, ejected): (&mut Layouts<'_>, &Arc<AtomicU32>),
     ) -> Self {
-        engines.sort_by(|(a, _), (b, _)| a.url.text().cmp(b.url.text()));
         let ids = engines
             .iter()
             .map(|(engine, spec)| match &spec.traits.block {
@@ -157,10 +160,20 @@ impl CandidateSet {
         engines: Vec<Member>,
         (layouts, ejected): (&mut Layouts<'_>, &Arc<AtomicU32>),
     ) -> Self {
-        let list = engines.into_iter().map(|(engine, spec)| Candidate {
-            served: engine.served(label),
-            engine,
-            spec,
+        let mut before = old.iter().flat_map(|old| &old.list).peekable();
+        let list = engines.into_iter().map(|(engine, spec)| {
+            // Most are where they were.
+            let mut same = before.next_if(|one| Arc::ptr_eq(&one.engine, &engine));
+            if same.is_none() {
+                let url = spec.url.text();
+                while before.next_if(|one| one.spec.url.text() < url).is_some() {}
+                same = before.next_if(|one| Arc::ptr_eq(&one.engine, &engine));
+            }
+            Candidate {
+                served: same.map_or_else(|| engine.served(label), |one| Arc::clone(&one.served)),
+                engine,
+                spec,
+            }
         });
         let mut set = Self {
             list: list.collect(),
@@ -170,10 +183,34 @@ impl CandidateSet {
             layout: Arc::default(),
             groups: None,
             name: Arc::clone(name),
+            tier: None,
             serial: layouts.next_serial(),
         };
         set.layout = layouts.of(&set);
         set
+    }
+
+    /// Those at these positions, the nearest of its engines, as a set that follows
+    /// `old`.
+    pub(super) fn part(
+        &self,
+        (tier, positions): (Nearness, impl Iterator<Item = usize>),
+        old: Option<&Self>,
+        layouts: &mut Layouts<'_>,
+    ) -> Self {
+        let mut part = Self {
+            list: positions.map(|at| self.list[at].clone()).collect(),
+            cursor: old.map_or_else(Arc::default, |old| Arc::clone(&old.cursor)),
+            busy: Arc::default(),
+            ejected: Arc::clone(&self.ejected),
+            layout: Arc::default(),
+            groups: None,
+            name: Arc::clone(&self.name),
+            tier: Some(tier),
+            serial: layouts.next_serial(),
+        };
+        part.layout = layouts.of(&part);
+        part
     }
 }
 
@@ -190,7 +227,8 @@ pub(super) struct Layouts<'a> {
 
 impl<'a> Layouts<'a> {
     pub(super) fn new(routing: &'a Routing, old: &Snapshot) -> Self {
-        let sets = old.models.values().chain([&old.all]);
+        let models = old.models.values().chain([&old.all]);
+        let sets = models.flat_map(|model| std::iter::once(model).chain(&*model.near));
         let rings = sets.filter_map(|model| {
             let ring = model.candidates.layout.ring.as_ref()?;
             Some((model.candidates.keys(), Arc::clone(ring)))

@@ -22,14 +22,43 @@ use crate::config::{EngineUrl, Traits};
 /// What discovery says of an engine.
 #[derive(Debug, Clone, PartialEq)]
 pub struct EngineSpec {
-    /// Where it listens; also its identity.
+    /// Which one it is, wherever it listens: the URL of a listed engine, the
+    /// object and port of one in a cluster. Another one at the same URL inherits
+    /// nothing.
+    pub identity: Arc<str>,
+    /// Where it listens.
     pub url: EngineUrl,
     /// The models that it serves.
-    pub models: Vec<String>,
+    pub models: Arc<[String]>,
     /// Whether these are what it tells of itself.
     pub is_learned: bool,
     /// All else that was said of it.
     pub traits: Arc<Traits>,
+    /// Why it is to get nothing new; what it has, it finishes.
+    pub closed: Option<Closed>,
+}
+
+/// Why an engine is to get nothing new, whatever is known of its health.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Closed {
+    /// Someone wants it so.
+    Draining,
+    /// The cluster says that it is not ready, or is about to end.
+    NotReady,
+    /// It has not told its models.
+    NoModels,
+}
+
+impl Closed {
+    /// In a word.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Draining => "draining",
+            Self::NotReady => "not ready",
+            Self::NoModels => "no models",
+        }
+    }
 }
 
 /// How a request ended, as far as the engine is concerned.
@@ -111,7 +140,7 @@ pub struct Engine {
     pub attributes: Attributes,
     /// Whether it tells of its load with its answers.
     pub orca: LoadReports,
-    /// Where it listens; also its identity.
+    /// Where it listens.
     pub url: EngineUrl,
     /// Of the URL: the same in every process.
     pub hash: u64,

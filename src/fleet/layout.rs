@@ -9,6 +9,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::Candidate;
+use super::engine::Closed;
 use super::ring::Ring;
 use crate::config::attribute::number;
 
@@ -37,8 +38,8 @@ pub struct Layout {
     pub capabilities: Vec<Option<Capability>>,
     /// Whether its labels say that it has no GPU (`gpu: none`, `device: cpu`).
     pub lacks_gpu: Vec<bool>,
-    /// Whether each is to get nothing new.
-    pub draining: Vec<bool>,
+    /// Why each is to get nothing new.
+    pub closed: Vec<Option<Closed>>,
     /// For each configured column of metadata a number for each engine; NaN:
     /// it has none.
     pub columns: Vec<Vec<f64>>,
@@ -53,14 +54,14 @@ impl Layout {
     /// The layout of these candidates.
     #[must_use]
     pub fn new(list: &[Candidate], columns: &[String]) -> Self {
-        let draining: Vec<bool> = list.iter().map(|one| one.spec.traits.draining).collect();
+        let closed: Vec<Option<Closed>> = list.iter().map(|one| one.spec.closed).collect();
         let mut weights: Vec<f64> = list.iter().map(|one| one.spec.traits.weight).collect();
         if weights.iter().all(|weight| *weight <= 0.0) {
             // Nobody is preferred, so everyone is.
             weights.fill(1.0);
         }
-        for (weight, is_draining) in weights.iter_mut().zip(&draining) {
-            if *is_draining {
+        for (weight, closed) in weights.iter_mut().zip(&closed) {
+            if closed.is_some() {
                 *weight = 0.0;
             }
         }
@@ -91,7 +92,7 @@ impl Layout {
             lacks_gpu: list.iter().map(lacks_gpu).collect(),
             ring: None,
             points: None,
-            draining,
+            closed,
             hashes,
             weights,
         }

@@ -80,6 +80,7 @@ impl CandidateSet {
             layout: Arc::clone(&self.layout),
             groups: self.groups.clone(),
             name: Arc::clone(&self.name),
+            tier: self.tier,
             serial: 0,
         }
     }

@@ -89,7 +89,7 @@ mod tests {
         let mut fleet = fleet();
         let specs = ["a", "b", "c"].map(|name| {
             let mut spec = spec(&format!("http://{name}:1"), &[name]);
-            Arc::make_mut(&mut spec.traits).draining = name == "c";
+            spec.closed = (name == "c").then_some(crate::fleet::Closed::Draining);
             spec
         });
         fleet.reconcile(specs.into());

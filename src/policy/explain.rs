@@ -108,6 +108,7 @@ pub fn explain(kind: &PolicyKind, question: &Question<'_>) -> Vec<Verdict> {
     let view = View::new(question, &noted);
     let mut verdicts = judge(kind, &view);
     if verdicts.iter().all(|verdict| verdict.excluded.is_some())
+        && question.set.tier.is_none()
         && !matches!(kind, PolicyKind::Federation(_))
     {
         verdicts = judge(kind, &view.lenient());

@@ -25,11 +25,13 @@ pub enum Reason {
     Pinned,
     /// Someone who was asked advised it.
     Advised,
+    /// Nobody nearer to us was open to it.
+    NotLocal,
 }
 
 impl Reason {
     /// All reasons with their label values.
-    pub const ALL: [(Self, &'static str); 9] = [
+    pub const ALL: [(Self, &'static str); 10] = [
         (Self::Primary, "primary"),
         (Self::Memory, "memory"),
         (Self::Overflow, "overflow"),
@@ -39,6 +41,7 @@ impl Reason {
         (Self::Retry, "retry"),
         (Self::Pinned, "pinned"),
         (Self::Advised, "advised"),
+        (Self::NotLocal, "not_local"),
     ];
 }
 
@@ -119,7 +122,7 @@ mod tests {
             assert_eq!(*reason as usize, index);
             (0..=index).for_each(|_| decisions.count(*reason));
         }
-        assert_eq!(decisions.read(), [1, 2, 3, 4, 5, 6, 7, 8, 9]);
+        assert_eq!(decisions.read(), [1, 2, 3, 4, 5, 6, 7, 8, 9, 10]);
         let askings = Askings::default();
         for (index, (asking, _)) in Asking::ALL.iter().enumerate() {
             assert_eq!(*asking as usize, index);

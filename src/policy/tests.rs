@@ -2,6 +2,7 @@
 
 mod composite;
 mod grouped;
+mod nearest;
 mod open;
 mod properties;
 mod reasons;

@@ -211,8 +211,8 @@ impl<'a> View<'a> {
         }
         let layout = &self.set.layout;
         if layout.weights[at] <= 0.0 {
-            if layout.draining[at] {
-                return Some("draining");
+            if let Some(closed) = layout.closed[at] {
+                return Some(closed.word());
             }
             if self.heeding != Heeding::Least {
                 return Some("weight 0");

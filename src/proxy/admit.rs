@@ -118,7 +118,7 @@ impl Admitting<'_> {
     fn can_be_served(&self, limits: &Admission) -> Result<(), ProxyError> {
         let now_ms = millis(self.by.now);
         let is_in =
-            |one: &&Candidate| !one.spec.traits.draining && !one.engine.health.is_out_at(now_ms);
+            |one: &&Candidate| one.spec.closed.is_none() && !one.engine.health.is_out_at(now_ms);
         let mut engines = self.model.candidates.list().iter().filter(is_in);
         let Some(first) = engines.next() else {
             return Err(unavailable(self.snapshot, self.model));

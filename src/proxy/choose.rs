@@ -10,7 +10,7 @@ use std::time::{Duration, Instant, SystemTime};
 use fastrand::Rng;
 
 use crate::config::policies::PolicyKind;
-use crate::decisions::{DecisionLog, Inputs, Record};
+use crate::decisions::{DecisionLog, Inputs, Nearer, Record};
 use crate::fleet::breaker::Standing;
 use crate::fleet::load::{Expected, InFlight};
 use crate::fleet::{Candidate, Model, Snapshot};
@@ -66,8 +66,8 @@ impl<'a> Choosing<'a> {
             self.reason.set(Reason::Pinned);
             return Some(pinned).filter(|_| !is_tried).ok_or(Refusal::Nobody);
         }
-        let at = self.place(tried, now)?;
-        let chosen = self.model.candidates.list().get(at);
+        let (model, at) = self.nearest(tried, now)?;
+        let chosen = model.candidates.list().get(at);
         let chosen = chosen.ok_or(Refusal::Nobody)?;
         if let Some(memory) = &self.policy.memory {
             memory.learn(self.prints, chosen.engine.key, self.snapshot.clock(now));
@@ -75,20 +75,64 @@ impl<'a> Choosing<'a> {
         Ok(chosen)
     }
 
-    /// The position of an engine that was not tried, by the policy.
+    /// The position of an engine of the model that was not tried, by the policy.
     ///
     /// # Errors
     /// Why there is none.
     pub fn place(&self, tried: &Tried, now: Instant) -> Result<usize, Refusal> {
         let question = self.question(tried, now);
-        let log = self.log.filter(|log| log.has_room(question.moment.now));
+        let log = self.log(&question);
+        self.among(self.model, &question, (log, &Nearer::default()))
+    }
+
+    /// The same among the nearest engines of which one is open, whoever they are;
+    /// what is said when nobody is open is said of all.
+    fn nearest(&self, tried: &Tried, now: Instant) -> Result<(&'a Arc<Model>, usize), Refusal> {
+        let question = self.question(tried, now);
+        let log = self.log(&question);
+        let mut nearer = Nearer::default();
+        for near in self.model.nearer(&self.policy.spec.kind) {
+            let question = Question {
+                set: &near.candidates,
+                bound: None,
+                ..question
+            };
+            match self.among(near, &question, (log, &nearer)) {
+                Ok(at) => return Ok((near, at)),
+                Err(refusal) => {
+                    let slot = near.candidates.tier.map(|tier| &mut nearer[tier as usize]);
+                    slot.into_iter().for_each(|slot| *slot = Some(refusal));
+                }
+            }
+        }
+        let at = self.among(self.model, &question, (log, &nearer))?;
+        Ok((self.model, at))
+    }
+
+    /// The policy's choice among these, after it was asked among those nearer.
+    fn among(
+        &self,
+        model: &Arc<Model>,
+        question: &Question<'_>,
+        (log, nearer): (Option<&DecisionLog>, &Nearer),
+    ) -> Result<usize, Refusal> {
         let Choice { at, reason } = match log {
-            None => self.decide(&question)?,
-            Some(log) => self.recorded(log, &question)?,
+            None => self.decide(question)?,
+            Some(log) => self.recorded(log, question, (model, nearer))?,
         };
+        let is_last_resort = matches!(reason, Reason::Panic | Reason::LastResort);
         let of_block = self.block.filter(|_| reason == Reason::Primary);
-        self.reason.set(of_block.unwrap_or(reason));
+        self.reason.set(match of_block {
+            Some(of_block) => of_block,
+            None if !is_last_resort && nearer.iter().any(Option::is_some) => Reason::NotLocal,
+            None => reason,
+        });
         Ok(at)
+    }
+
+    /// Where the decision is kept, if it is.
+    fn log(&self, question: &Question<'_>) -> Option<&'a DecisionLog> {
+        self.log.filter(|log| log.has_room(question.moment.now))
     }
 
     /// Whether the policy might choose that block now.
@@ -148,12 +192,18 @@ impl<'a> Choosing<'a> {
     }
 
     /// Decides from what is taken down, so that what is told is what happened.
-    fn recorded(&self, log: &DecisionLog, question: &Question<'_>) -> Result<Choice, Refusal> {
+    fn recorded(
+        &self,
+        log: &DecisionLog,
+        question: &Question<'_>,
+        (model, nearer): (&Arc<Model>, &Nearer),
+    ) -> Result<Choice, Refusal> {
         let seed = self.rng.borrow_mut().u64(..);
         let cursor = &question.set.cursor;
         let mut rounds = 0;
         let (inputs, chosen) = loop {
-            let inputs = Inputs::take(self.policy, self.model, question, seed);
+            let mut inputs = Inputs::take(self.policy, model, question, seed);
+            inputs.nearer = *nearer;
             let (chosen, turns) = inputs.choose();
             let next = inputs.turn.wrapping_add(turns);
             // Another worker may have taken the turn in between.
@@ -168,6 +218,10 @@ impl<'a> Choosing<'a> {
                 break (inputs, chosen);
             }
         };
+        if chosen.is_err() && question.set.tier.is_some() {
+            // The decision is that of those who are asked next.
+            return chosen;
+        }
         let id = log.next_id();
         log.keep(Record {
             id,

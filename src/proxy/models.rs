@@ -125,7 +125,7 @@ fn in_turn<'a>(
         let mut engines = model.candidates.list().iter();
         engines.any(|one| match pinned {
             Some(key) => one.engine.key == key,
-            None => one.engine.health.is_up(now) && !one.spec.traits.draining,
+            None => one.engine.health.is_up(now) && one.spec.closed.is_none(),
         })
     };
     let names = models.iter().map(|(name, _)| *name);

@@ -251,7 +251,7 @@ impl Sending<'_> {
         let mut others = self.choosing.model.candidates.list().iter();
         self.choosing.pinned.is_none()
             && others.any(|one| {
-                let is_idle = !one.spec.traits.draining && one.engine.health.is_up(now);
+                let is_idle = one.spec.closed.is_none() && one.engine.health.is_up(now);
                 is_idle && !tried.contains(&one.engine)
             })
     }

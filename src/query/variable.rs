@@ -227,7 +227,7 @@ impl Variable {
                 any
             }
             Self::Models => {
-                let mut models = sight.members().flat_map(|one| &one.spec.models).peekable();
+                let mut models = sight.members().flat_map(|one| &*one.spec.models).peekable();
                 let any = models.peek().is_some();
                 // Stops where the visitor has seen enough.
                 let _ = models.all(|model| visit(Found::Word(model)));

@@ -11,6 +11,8 @@ mod admission;
 mod advice;
 mod aios;
 mod binary;
+#[cfg(feature = "kubernetes")]
+mod cluster;
 mod compat;
 mod counting;
 mod drain;
@@ -22,6 +24,7 @@ mod infer;
 mod killed;
 mod knowing;
 mod monitoring;
+mod near;
 mod overload;
 mod policies;
 mod proxying;
@@ -33,3 +36,5 @@ mod selecting;
 mod streaming;
 mod support;
 mod tracing;
+#[cfg(feature = "kubernetes")]
+mod watching;

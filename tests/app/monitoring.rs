@@ -12,7 +12,7 @@ use crate::support::{Client, TestApp, eventually, sim};
 /// Labels that Prometheus adds, and that of a histogram's buckets.
 const ADDED: [&str; 3] = ["job", "instance", "le"];
 /// Families that this page may be without.
-const NOT_ALWAYS: [&str; 8] = [
+const NOT_ALWAYS: [&str; 15] = [
     "pilotfish_engine_attribute",
     "pilotfish_allocations_total",
     "process_cpu_seconds_total",
@@ -21,6 +21,13 @@ const NOT_ALWAYS: [&str; 8] = [
     "process_open_fds",
     "process_max_fds",
     "process_threads",
+    "pilotfish_discovery_last_contact_seconds",
+    "pilotfish_discovery_synced",
+    "pilotfish_discovery_engines",
+    "pilotfish_discovery_events_total",
+    "pilotfish_discovery_lists_total",
+    "pilotfish_discovery_watches_total",
+    "pilotfish_discovery_errors_total",
 ];
 /// Labels with a fixed set of values that are there from the start.
 const FIXED: [&str; 3] = ["state", "outcome", "reason"];

@@ -27,6 +27,9 @@ PATIENCE = 30
 # Seconds of traffic before anything is asked: expressions look back upon ten.
 TRAFFIC = 12
 SCRAPE = "1s"
+# Families that only a process with discovery by Kubernetes has: engines are listed
+# here, so what is written for those is looked at by its grammar alone.
+UNDER_KUBERNETES = "pilotfish_discovery_"
 # What a page of the reference router's names brings with it.
 COMPLAINTS = [
     re.compile(r"^vllm:\S+ metric names should not contain ':'$"),
@@ -156,9 +159,10 @@ def check_dashboard(prometheus, folder, instance):
     variables = chosen(prometheus, dashboard)
     count = 0
     for title, expression in expressions(dashboard):
-        count += 1
+        count += UNDER_KUBERNETES not in expression
         results = prometheus.results(replaced(expression, variables))
-        assert results or title == "Configuration changes", f"{title}: nothing for {expression}"
+        may_be_empty = title == "Configuration changes" or UNDER_KUBERNETES in expression
+        assert results or may_be_empty, f"{title}: nothing for {expression}"
         for labels, _ in results:
             assert labels.get("instance", instance) == instance, f"{title}: {labels} is not ours"
     nobody = replaced(dict(expressions(dashboard))["Errors"], variables | {"model": "without traffic"})
@@ -170,6 +174,7 @@ def check_alerts(prometheus):
     """The alerts' values, whether they are beyond their limits or not; and that the
     engine that is dead is told of."""
     rules = [rule for group in prometheus.ask("rules")["groups"] for rule in group["rules"]]
+    count = 0
     for rule in rules:
         assert rule["health"] in ("ok", "unknown"), rule
         # What comes after the first limit is for when it is beyond it.
@@ -177,10 +182,12 @@ def check_alerts(prometheus):
         # The rules look further back than we have lived.
         value = re.sub(r"\[\d+m\]", "[10s]", value)
         prometheus.values(rule["query"])
-        assert prometheus.values(value), f"{rule['name']}: nothing for {value}"
+        found = prometheus.values(value)
+        assert found or UNDER_KUBERNETES in value, f"{rule['name']}: nothing for {value}"
+        count += bool(found)
     eventually("the dead engine is told of", lambda: any(
         alert["labels"]["alertname"] == "PilotfishEngineDown" for alert in prometheus.ask("alerts")["alerts"]))
-    print(f"alerts: {len(rules)} expressions have values, the dead engine's is pending: ok")
+    print(f"alerts: {count} of {len(rules)} expressions have values, the dead engine's is pending: ok")
 
 
 def settings(folder, engines, manifests, port, prometheus_port):

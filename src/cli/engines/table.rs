@@ -56,8 +56,7 @@ pub(super) struct Entry {
     serving_models: Vec<String>,
     in_flight: Option<u64>,
     state: Option<String>,
-    #[serde(default)]
-    draining: bool,
+    closed: Option<String>,
     attributes_age_seconds: Option<f64>,
     #[serde(default)]
     attributes: Map<String, Value>,
@@ -84,8 +83,8 @@ impl Entry {
 
     /// What is wrong with it; that failing, whether it is to get nothing new.
     fn state(&self) -> String {
-        if self.draining && self.is_healthy() {
-            return "draining".to_owned();
+        if let Some(closed) = self.closed.as_deref().filter(|_| self.is_healthy()) {
+            return clean(closed);
         }
         self.state.as_deref().map_or_else(none, clean)
     }
@@ -170,7 +169,7 @@ fn push_line(
 fn colour(state: &str) -> Option<u8> {
     match state {
         "healthy" => Some(32),
-        "trial" | "pressed" | "asleep" | "draining" => Some(33),
+        "trial" | "pressed" | "asleep" | "draining" | "not ready" | "no models" => Some(33),
         "ejected" | "down" => Some(31),
         _ => None,
     }
@@ -402,14 +401,14 @@ http://10.0.0.2:8000  ejected  llama-3              0        -        -        -
     }
 
     #[test]
-    fn an_engine_that_drains_is_shown_as_such() {
-        for (state, draining, shown, is_healthy) in [
-            (Some("healthy"), true, "draining", true),
-            (None, true, "draining", true),
-            (Some("down"), true, "down", false),
-            (Some("healthy"), false, "healthy", true),
+    fn an_engine_that_gets_nothing_new_is_shown_as_such() {
+        for (state, closed, shown, is_healthy) in [
+            (Some("healthy"), Some("draining"), "draining", true),
+            (None, Some("not ready"), "not ready", true),
+            (Some("down"), Some("draining"), "down", false),
+            (Some("healthy"), None, "healthy", true),
         ] {
-            let page = json!([{"engine_id": "http://a", "state": state, "draining": draining}]);
+            let page = json!([{"engine_id": "http://a", "state": state, "closed": closed}]);
             let entries = read(&page).unwrap();
             assert_eq!(entries[0].state(), shown);
             assert_eq!(entries[0].is_healthy(), is_healthy, "{shown}");

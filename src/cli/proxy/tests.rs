@@ -329,3 +329,28 @@ fn logs_and_traces_as_users_ask_for_them() {
         assert!(Cli::try_parse_from(words(&flags)).is_err(), "{wrong}");
     }
 }
+
+#[test]
+fn where_we_run_is_told_by_flags() {
+    let folder = std::env::temp_dir().join(format!("pilotfish-near-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let file = folder.join("keys.yaml");
+    let keys = "service_discovery: static\nrouting_logic: random\nprefer_local: true\n\
+                engines: [{url: 'http://e:1'}]\n";
+    std::fs::write(&file, keys).unwrap();
+    let file = file.to_str().unwrap();
+    let known = launch(&[
+        "--dynamic-config-yaml",
+        file,
+        "--zone=z",
+        "--pod-ip=10.0.0.1,fd00::1",
+    ]);
+    let known = known.unwrap();
+    assert_eq!(known.warnings, Vec::<String>::new());
+    assert_eq!(known.config.locality.zone.as_deref(), Some("z"));
+    assert_eq!(known.config.locality.pod_ips.len(), 2);
+    assert!(known.config.settings.routing.prefer_local);
+    let wrong = launch(&["--dynamic-config-yaml", file, "--pod-ip=x"]).unwrap_err();
+    assert!(wrong.to_string().contains("--pod-ip"), "{wrong}");
+    std::fs::remove_dir_all(&folder).unwrap();
+}

@@ -19,6 +19,24 @@ struct Engines {
 /// An engine's models, and all else.
 type Said = (Option<Vec<String>>, Traits);
 
+impl EngineEntry {
+    /// What it says beside where the engine is and what it serves.
+    #[must_use]
+    pub fn traits(&self) -> Traits {
+        Traits {
+            weight: self.weight.unwrap_or(1.0),
+            block: self.block.clone(),
+            region: self.region.clone(),
+            labels: self.labels.clone(),
+            privacy: self.privacy,
+            cost: self.cost,
+            engine_type: self.engine_type,
+            metadata: self.metadata.clone(),
+            draining: self.draining,
+        }
+    }
+}
+
 impl Resolving {
     pub(super) fn aliases(&mut self, keys: &DynamicFile) -> BTreeMap<String, String> {
         if keys.aliases.is_some() && keys.static_aliases.is_some() {
@@ -92,23 +110,8 @@ impl Resolving {
                     self.wrong(format!("{path}.aliases"), message);
                 }
             }
-            let traits = Traits {
-                weight: entry.weight.unwrap_or(1.0),
-                block: entry.block.clone(),
-                region: entry.region.clone(),
-                labels: entry.labels.clone(),
-                privacy: entry.privacy,
-                cost: entry.cost,
-                engine_type: entry.engine_type,
-                metadata: entry.metadata.clone(),
-                draining: entry.draining,
-            };
-            self.add(
-                &mut engines,
-                &path,
-                &entry.url,
-                (entry.models.clone(), traits),
-            );
+            let said = (entry.models.clone(), entry.traits());
+            self.add(&mut engines, &path, &entry.url, said);
         }
         engines.list
     }

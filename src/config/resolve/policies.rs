@@ -71,6 +71,7 @@ impl Resolving {
             slow_start,
             allow,
             decision_sample,
+            prefer_local: keys.prefer_local.unwrap_or(false),
             matchers,
         })
     }

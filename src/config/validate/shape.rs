@@ -15,11 +15,17 @@ pub(super) const MOST: usize = 100;
 /// What of the document is not as the schema says.
 pub(super) fn problems(tree: &Value) -> Vec<Problem> {
     let root = schema();
+    problems_of(tree, &root, &root, "")
+}
+
+/// What of the value at `path` is not as `schema` says, whose references are
+/// into `root`.
+pub(super) fn problems_of(value: &Value, root: &Value, schema: &Value, path: &str) -> Vec<Problem> {
     let mut checking = Checking {
-        root: &root,
+        root,
         problems: Vec::new(),
     };
-    checking.check(tree, &root, "");
+    checking.check(value, schema, path);
     checking.problems.truncate(MOST);
     checking.problems
 }

@@ -1,6 +1,8 @@
 //! What the whole-app tests share: the app on a free port, engines that do as
 //! they are told, and a client that speaks HTTP by hand.
 
+#[cfg(feature = "kubernetes")]
+pub(crate) mod apiserver;
 pub(crate) mod collector;
 pub(crate) mod engine;
 
