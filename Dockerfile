@@ -1,6 +1,7 @@
 # An image with nothing in it but one static binary: no shell, no library, no
 # package. `tests/real/container.sh` runs this file with a stand-in for the
-# compiler, and what comes of it as Kubernetes would.
+# compiler (it compiles nothing), and the binary that it is given as Kubernetes
+# would.
 #
 #   docker build --tag pilotfish:0.1.0 .
 #

@@ -177,7 +177,8 @@ impl Api {
                 if self.is_discovered.load(Relaxed) {
                     Page::json(StatusCode::OK, r#"{"status":"ready"}"#)
                 } else {
-                    let page = r#"{"status":"asking the engines for their models"}"#;
+                    let page =
+                        r#"{"status":"finding the engines, and asking them for their models"}"#;
                     Page::json(StatusCode::SERVICE_UNAVAILABLE, page)
                 }
             }

@@ -21,6 +21,7 @@ use crate::config::{Bounds, Config, DrainSettings, Settings};
 use crate::control::{Admin, ControlSpec, QUEUE};
 #[cfg(feature = "kubernetes")]
 use crate::discovery::kubernetes::api::ApiServer;
+use crate::discovery::kubernetes::known::Own;
 use crate::discovery::listed;
 use crate::discovery::models::Cards;
 use crate::drain::{DrainPhase, DrainWatch};
@@ -80,6 +81,7 @@ pub fn build_with(config: Config, kept: Kept) -> anyhow::Result<App> {
     let metrics = Arc::new(ProcessMetrics::default());
     let registry = ModelRegistry::default();
     let sources = Sources::new(Arc::clone(&metrics), &registry, config.workers.max(1));
+    let own_ips = config.locality.pod_ips.clone();
     let mut fleet = Fleet::at(config.locality, registry);
     let (settings, cards) = (config.settings, Cards::default());
     fleet.apply(
@@ -109,6 +111,11 @@ pub fn build_with(config: Config, kept: Kept) -> anyhow::Result<App> {
         is_discovered: Arc::clone(&api.is_discovered),
         engine_key: config.engine_key,
         decisions: Arc::default(),
+        discovery_timeout: config.discovery_timeout,
+        own: Own {
+            port: address.port(),
+            ips: own_ips,
+        },
         stats: config.stats.clone(),
         timeouts: settings.timeouts,
         settings,

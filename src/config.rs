@@ -60,6 +60,8 @@ pub struct Config {
     pub flags: DynamicFile,
     /// The dynamic file.
     pub dynamic: Option<DynamicSource>,
+    /// How long readiness waits for engines to be found, and to tell their models.
+    pub discovery_timeout: Duration,
     /// Bounds on what the process holds.
     pub bounds: Bounds,
     /// How the process stops.
@@ -87,6 +89,7 @@ impl Default for Config {
             settings: Settings::default(),
             flags: DynamicFile::default(),
             dynamic: None,
+            discovery_timeout: DISCOVERY_TIMEOUT,
             bounds: Bounds::default(),
             drain: DrainSettings::default(),
             stats: StatsSettings::default(),
@@ -318,6 +321,10 @@ impl Default for Timeouts {
         }
     }
 }
+
+/// How long readiness waits for engines to be found, and to tell their models: as
+/// long as an engine may take to tell them.
+pub const DISCOVERY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Slowest request body that is waited for, in bytes a second, after
 /// [`Timeouts::client_body_idle`] has passed since its start.

@@ -19,7 +19,7 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
@@ -32,10 +32,9 @@ use crate::api::{Ask, Health, Query, models, summary};
 use crate::config::dynamic::DynamicFile;
 use crate::config::{DynamicSource, Settings, StatsSettings, Timeouts};
 use crate::decisions::DecisionLog;
-#[cfg(feature = "kubernetes")]
-use crate::discovery::kubernetes::source::Progress;
+use crate::discovery::kubernetes::known::Own;
+use crate::discovery::listed;
 use crate::discovery::models::Cards;
-use crate::discovery::{self, Found, listed};
 use crate::fleet::attributes::Freshness;
 use crate::fleet::rolling::{self, Rolling};
 use crate::fleet::stats::Windows;
@@ -75,6 +74,10 @@ pub struct ControlSpec {
     pub health: Health,
     /// Set when every engine has been asked, or had its time.
     pub is_discovered: Arc<AtomicBool>,
+    /// How long readiness waits for engines to be found, and to tell their models.
+    pub discovery_timeout: Duration,
+    /// Where we listen: no engine is found there.
+    pub own: Own,
     /// Statistics.
     pub stats: StatsSettings,
     /// Decisions that are to be explained.
@@ -136,14 +139,11 @@ struct Control {
     engine_key: Option<String>,
     decisions: Arc<DecisionLog>,
     cards: RefCell<Cards>,
-    /// The engines of the cluster, as it told of them last; `None`: it has not.
-    found: RefCell<Option<Vec<Found>>>,
-    /// How watching the cluster goes.
+    /// Engines of a cluster.
     #[cfg(feature = "kubernetes")]
-    watching: Progress,
-    /// Other objects are to be watched.
+    finding: finding::Finding,
     #[cfg(feature = "kubernetes")]
-    rewatch: Notify,
+    own: Own,
     windows: RefCell<Windows>,
     host: RefCell<Host>,
     pool: Rc<Pool>,
@@ -152,6 +152,10 @@ struct Control {
     newcomers: Notify,
     /// Whoever tells of its models is asked again.
     asks_again: Cell<bool>,
+    /// Engines that are ready again, and are asked too.
+    ready_again: Cell<Vec<u64>>,
+    /// How long readiness waits for engines to be found, and to tell their models.
+    discovery_timeout: Duration,
 }
 
 impl Control {
@@ -176,16 +180,17 @@ impl Control {
             engine_key: spec.engine_key,
             decisions: spec.decisions,
             cards: RefCell::default(),
-            found: RefCell::default(),
             #[cfg(feature = "kubernetes")]
-            watching: Progress::default(),
+            finding: finding::Finding::default(),
             #[cfg(feature = "kubernetes")]
-            rewatch: Notify::new(),
+            own: spec.own,
             host: RefCell::default(),
             pool,
             pages: Pages::default(),
             newcomers: Notify::new(),
             asks_again: Cell::new(false),
+            ready_again: Cell::default(),
+            discovery_timeout: spec.discovery_timeout,
         }
     }
 
@@ -224,6 +229,16 @@ impl Control {
     #[cfg(not(feature = "kubernetes"))]
     fn watch_others(&self) {}
 
+    #[cfg(not(feature = "kubernetes"))]
+    fn found(&self) -> Option<Vec<EngineSpec>> {
+        None
+    }
+
+    #[cfg(not(feature = "kubernetes"))]
+    fn is_listed(&self) -> bool {
+        true
+    }
+
     /// Makes the fleet what settings and engines say.
     fn reconcile(&self) {
         let settings = Arc::clone(&self.settings.borrow());
@@ -236,24 +251,8 @@ impl Control {
 
     /// All engines that there are.
     fn specs(&self) -> Vec<EngineSpec> {
-        let settings = self.settings.borrow();
-        if settings.kubernetes.is_none() {
-            return listed::specs(&settings.engines, &self.cards.borrow());
-        }
-        match &*self.found.borrow() {
-            Some(found) => discovery::specs(found, &self.cards.borrow()),
-            // Until the cluster has told, those stay that there were.
-            None => {
-                let snapshot = self.published.load();
-                let known = snapshot.all.candidates.list().iter();
-                known.map(|one| EngineSpec::clone(&one.spec)).collect()
-            }
-        }
-    }
-
-    /// Whether it is known which engines there are.
-    fn is_listed(&self) -> bool {
-        self.settings.borrow().kubernetes.is_none() || self.found.borrow().is_some()
+        let listed = || listed::specs(&self.settings.borrow().engines, &self.cards.borrow());
+        self.found().unwrap_or_else(listed)
     }
 
     fn show_models(&self) {

@@ -33,8 +33,6 @@ pub fn specs(found: &[Found], cards: &Cards) -> Vec<EngineSpec> {
     let spec = |one: &Found| {
         let closed = if one.traits.draining {
             Some(Closed::Draining)
-        } else if !one.is_ready {
-            Some(Closed::NotReady)
         } else if one.models.is_none() && !cards.knows(&one.identity) {
             Some(Closed::NoModels)
         } else {
@@ -48,6 +46,7 @@ pub fn specs(found: &[Found], cards: &Cards) -> Vec<EngineSpec> {
             models: models.unwrap_or_else(|| cards.models_of(&one.identity)),
             traits: Arc::clone(&one.traits),
             closed,
+            is_ready: one.is_ready,
         }
     };
     found.iter().map(spec).collect()

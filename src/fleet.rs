@@ -235,6 +235,7 @@ impl Fleet {
                 }
             };
             engine.health.set(&settings.breaker);
+            engine.health.set_ready(spec.is_ready, now);
             members.push((engine, Arc::new(spec)));
         }
         self.publish(&old, settings, &members);
@@ -324,6 +325,7 @@ pub(crate) mod testing {
         EngineSpec {
             identity: url.into(),
             closed: None,
+            is_ready: true,
             url: EngineUrl::parse(url).unwrap(),
             models: models.iter().map(ToString::to_string).collect(),
             is_learned: false,

@@ -223,7 +223,8 @@ fn a_field_that_is_none_is_noticed() {
 fn every_file_is_used() {
     let mut used = BTreeSet::new();
     for (at, kustomization) in kustomizations() {
-        let paths = list(&kustomization, "patches").map(|patch| text(patch, "path"));
+        // Others are written within it.
+        let paths = list(&kustomization, "patches").filter_map(|patch| patch["path"].as_str());
         let maps = list(&kustomization, "configMapGenerator").flat_map(|map| list(map, "files"));
         let named = ["resources", "components"].map(|key| list(&kustomization, key));
         let named = named.into_iter().flatten().chain(maps);
@@ -380,7 +381,12 @@ fn ports_and_probes_are_where_we_listen() {
         assert_eq!(one.own["startupProbe"]["periodSeconds"], 1, "{file}");
         // Longer than we wait for engines that do not tell their models.
         let tries = one.own["startupProbe"]["failureThreshold"].as_u64();
-        assert!(tries >= Some(15), "{file}");
+        let waits = cli.proxy.discovery.cluster.discovery_timeout.as_secs();
+        assert!(tries >= Some(waits + 10), "{file}");
+        // A sidecar keeps nobody from starting; a gateway is rolled out only when
+        // it knows its engines.
+        let is_gateway = file.starts_with("gateway/");
+        assert_eq!(waits, if is_gateway { 60 } else { 5 }, "{file}");
     }
     let monitor = &objects()["components/podmonitor/podmonitor.yaml"];
     for endpoint in list(&monitor["spec"], "podMetricsEndpoints") {
@@ -487,8 +493,8 @@ fn the_token_is_mounted_into_the_proxy_alone() {
     }
 }
 
-/// The gateway's container is the sidecar's, but for how it stops and how much
-/// it may take.
+/// The gateway's container is the sidecar's, but for how it starts and stops, how
+/// much it may take, and that nothing is near it but its zone.
 #[test]
 fn sidecar_and_gateway_are_alike() {
     let all = proxies();
@@ -498,9 +504,7 @@ fn sidecar_and_gateway_are_alike() {
     for key in [
         "name",
         "image",
-        "env",
         "ports",
-        "startupProbe",
         "readinessProbe",
         "livenessProbe",
         "volumeMounts",
@@ -511,9 +515,19 @@ fn sidecar_and_gateway_are_alike() {
     let args = |one: &Container| -> Vec<String> {
         let args = one.args().into_iter();
         let args = args.filter(|arg| !arg.starts_with("--drain-"));
+        let args = args.filter(|arg| !arg.starts_with("--discovery-timeout"));
         args.map(str::to_owned).collect()
     };
     assert_eq!(args(one), args(other));
+    for (one, _) in &all {
+        let near: &[&str] = if one.file.starts_with("gateway/") {
+            &["PILOTFISH_ZONE"]
+        } else {
+            &["POD_IP", "NODE_NAME", "PILOTFISH_ZONE"]
+        };
+        let names = list(&one.own, "env").map(|variable| text(variable, "name"));
+        assert_eq!(names.collect::<Vec<_>>(), near, "{}", one.file);
+    }
 }
 
 fn labels(of: &Value) -> BTreeMap<String, String> {
@@ -629,6 +643,25 @@ fn settings_select_the_engines() {
     assert_eq!(seen, 3);
 }
 
+/// Whoever tries an example finds its namespace made, and where to name an image.
+#[test]
+fn examples_have_a_namespace_and_name_the_image() {
+    let mut seen = 0;
+    for (at, kustomization) in kustomizations() {
+        if !at.starts_with("examples/") {
+            continue;
+        }
+        let namespace = &objects()[&format!("{at}/namespace.yaml")];
+        assert_eq!(kustomization["namespace"], namespace["metadata"]["name"]);
+        let level = "pod-security.kubernetes.io/enforce";
+        assert_eq!(namespace["metadata"]["labels"][level], "restricted", "{at}");
+        let image = json!({"name": "pilotfish", "newName": "pilotfish", "newTag": env!("CARGO_PKG_VERSION")});
+        assert_eq!(kustomization["images"], json!([image]), "{at}");
+        seen += 1;
+    }
+    assert_eq!(seen, 3);
+}
+
 /// The sources, and what each needs to read; nothing but reading.
 #[test]
 fn roles_hold_what_a_source_needs_and_no_more() {
@@ -648,16 +681,21 @@ fn roles_hold_what_a_source_needs_and_no_more() {
             "components/inferencepool/role.yaml",
             json!([
                 ["", "pods"],
-                ["inference.networking.k8s.io", "inferencepools"]
+                [
+                    "inference.networking.k8s.io",
+                    "inferencepools",
+                    "NAME-OF-YOUR-POOL"
+                ]
             ]),
         ),
     ] {
         let role = &objects[file];
         let rules: Vec<Vec<&Value>> = list(role, "rules")
             .map(|rule| {
-                assert_eq!(rule["verbs"], json!(["get", "list", "watch"]), "{file}");
+                assert_eq!(rule["verbs"], json!(["list", "watch"]), "{file}");
                 list(rule, "apiGroups")
                     .chain(list(rule, "resources"))
+                    .chain(list(rule, "resourceNames"))
                     .collect()
             })
             .collect();

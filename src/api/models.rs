@@ -13,7 +13,7 @@ use serde_json::{Map, Value, json};
 use crate::discovery::models::Cards;
 use crate::fleet::attributes::{Attributes, Freshness, Live, Place};
 use crate::fleet::stats::Rates;
-use crate::fleet::{Closed, Snapshot};
+use crate::fleet::{Candidate, Closed, Snapshot};
 
 /// The first card for each id wins, engines in their order.
 #[must_use]
@@ -72,7 +72,7 @@ pub fn engines(
             "latency_ms": engine.latency.get(by.now).map(|seconds| seconds * 1e3),
             "is_set_aside": !engine.health.is_up(by.now),
             "state": engine.health.word(by.now),
-            "closed": spec.closed.map(Closed::word),
+            "closed": closed(candidate),
             "connects": engine.connects.load(Relaxed),
             "reuses": engine.reuses.load(Relaxed),
             "attributes_age_seconds": engine.attributes.age(by.now).map(|age| age.as_secs_f64()),
@@ -98,6 +98,12 @@ pub fn engines(
         entry
     });
     Bytes::from(json!(engines.collect::<Vec<_>>()).to_string())
+}
+
+/// Why an engine gets nothing new, though nothing ails it.
+fn closed(one: &Candidate) -> Option<&'static str> {
+    let unready = one.engine.health.is_unready().then_some("not ready");
+    unready.or(one.spec.closed.map(Closed::word))
 }
 
 /// What an engine tells of itself and is not stale: the values, and of each its

@@ -253,6 +253,7 @@ impl ProxyArgs {
             settings: resolved.settings,
             flags,
             dynamic: file.map(|(file, first)| DynamicSource { file, first }),
+            discovery_timeout: self.discovery.cluster.discovery_timeout,
             bounds: Bounds {
                 max_connections: self.bounds.max_connections.get(),
                 ..Bounds::default()

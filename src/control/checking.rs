@@ -84,8 +84,8 @@ impl Plan {
                     tracing::warn!(engine = url, state, "the engine is set aside");
                 }
             }
-            // Neither in nor out.
-            "trial" => {}
+            // Neither in nor out; or the cluster's affair.
+            "trial" | "unready" => {}
             _ => {
                 if self.told.remove(&engine.key).is_some() {
                     tracing::info!(engine = url, "the engine is back");
@@ -176,6 +176,9 @@ impl Control {
     /// Whether it is to be asked now, and why.
     fn why(&self, plan: &mut Plan, candidate: &Candidate, checks: Checks) -> Option<Why> {
         let (engine, now) = (&candidate.engine, Instant::now());
+        if engine.health.is_unready() {
+            return None;
+        }
         let clock = engine.clock(now);
         let is_asleep = engine.health.is_asleep() || plan.may_sleep(candidate);
         if !is_asleep && let Some(standing) = engine.health.check(clock) {

@@ -7,11 +7,12 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
+use foldhash::fast::RandomState;
 use tokio::task::JoinSet;
 
 use super::Control;
 use crate::discovery::models::{Card, list};
-use crate::fleet::{Candidate, Closed, Engine, EngineSpec};
+use crate::fleet::{Candidate, Engine, EngineSpec};
 use crate::probe::{Sleep, is_sleeping};
 use crate::upstream::FetchError;
 
@@ -21,14 +22,15 @@ const AGAIN: Duration = Duration::from_secs(60);
 const SOON: Duration = Duration::from_secs(2);
 /// Over how long questions that do not press are spread, for each engine.
 const EACH: Duration = Duration::from_millis(2);
-/// Engines that are asked at the same time.
-const AT_ONCE: usize = 64;
+/// Engines that are asked at the same time: whoever is silent has its place for
+/// five seconds.
+const AT_ONCE: usize = 256;
 /// Answers that come within this time are taken in together.
 const TOGETHER: Duration = Duration::from_millis(20);
 /// How long a new one may take to say whether it sleeps.
 const WITHIN: Duration = Duration::from_secs(2);
-/// How long readiness waits for engines whose models are not listed.
-const DISCOVERY: Duration = Duration::from_secs(5);
+/// Questions in vain before that is worth a warning: about a quarter of a minute.
+const WORTH_A_WARNING: u32 = 4;
 
 /// When an engine is to be asked next, and after which pause again.
 #[derive(Debug, Clone, Copy)]
@@ -36,7 +38,13 @@ struct Due {
     at: Instant,
     pause: Duration,
     is_asked: bool,
+    /// Questions in vain, in a row.
+    failures: u32,
+    has_answered: bool,
 }
+
+/// By engine key.
+type Dues = HashMap<u64, Due, RandomState>;
 
 /// What came of asking one engine.
 struct Told {
@@ -49,7 +57,7 @@ struct Told {
 impl Control {
     /// Asks for ever: every engine when it is new, and then now and then.
     pub(super) async fn learn(&self) {
-        let mut dues: HashMap<u64, Due> = HashMap::new();
+        let mut dues = Dues::default();
         let mut asking: JoinSet<Told> = JoinSet::new();
         loop {
             let next = self.start(&mut dues, &mut asking);
@@ -65,9 +73,7 @@ impl Control {
                         self.take_in_models();
                     }
                 }
-                () = self.newcomers.notified() => if self.asks_again.take() {
-                    self.ask_learners_now(&mut dues);
-                },
+                () = self.newcomers.notified() => self.ask_some_now(&mut dues),
                 () = tokio::time::sleep_until(next.into()) => {}
             }
         }
@@ -76,56 +82,68 @@ impl Control {
     /// Readiness waits for a cluster's list, and for engines whose models are not
     /// listed, but not for ever.
     pub(super) async fn wait_for_discovery(&self) {
-        tokio::time::sleep(DISCOVERY).await;
+        tokio::time::sleep(self.discovery_timeout).await;
         self.is_discovered.store(true, Relaxed);
         std::future::pending().await
     }
 
     /// Asks whoever is due; tells when the next one is.
-    fn start(&self, dues: &mut HashMap<u64, Due>, asking: &mut JoinSet<Told>) -> Instant {
+    fn start(&self, dues: &mut Dues, asking: &mut JoinSet<Told>) -> Instant {
         let now = Instant::now();
         let snapshot = self.published.load_full();
         let engines = snapshot.all.candidates.list();
         let mut next = now + AGAIN;
-        let keys: HashSet<u64> = engines.iter().map(|one| one.engine.key).collect();
-        dues.retain(|key, _| keys.contains(key));
         let spread = EACH * u32::try_from(engines.len()).unwrap_or(u32::MAX);
-        for candidate in engines {
+        let is_cluster = snapshot.settings.kubernetes.is_some();
+        let mut ready = Vec::new();
+        for (at, candidate) in engines.iter().enumerate() {
             let due = dues.entry(candidate.engine.key).or_insert_with(|| {
-                // Whoever's models are listed can be asked in peace.
+                // Whoever is listed with its models can be asked in peace.
+                let in_peace = !candidate.spec.is_learned && !is_cluster;
                 let wait = spread.min(SOON).mul_f64(fastrand::f64());
                 Due {
-                    at: if candidate.spec.is_learned {
-                        now
-                    } else {
-                        now + wait
-                    },
+                    at: if in_peace { now + wait } else { now },
                     pause: SOON,
                     is_asked: false,
+                    failures: 0,
+                    has_answered: false,
                 }
             });
-            if due.is_asked || asking.len() >= AT_ONCE {
-                continue;
+            match due.is_asked {
+                true => {}
+                false if due.at > now => next = next.min(due.at),
+                false => ready.push((due.failures, due.at, at)),
             }
-            if due.at > now {
-                next = next.min(due.at);
-                continue;
+        }
+        if dues.len() > engines.len() {
+            let keys: HashSet<u64, RandomState> =
+                engines.iter().map(|one| one.engine.key).collect();
+            dues.retain(|key, _| keys.contains(key));
+        }
+        // Those who were silent before wait for those who may have something to say.
+        ready.sort_unstable();
+        for (_, _, at) in ready.into_iter().take(AT_ONCE.saturating_sub(asking.len())) {
+            let candidate = &engines[at];
+            if let Some(due) = dues.get_mut(&candidate.engine.key) {
+                due.is_asked = true;
+                let is_new = is_cluster && !due.has_answered;
+                asking.spawn_local(self.ask_models(candidate, is_new));
             }
-            due.is_asked = true;
-            asking.spawn_local(self.ask_models(candidate));
         }
         next
     }
 
-    /// Asks for its models; one that a cluster told of, and that has not answered
-    /// before, also whether it sleeps.
-    fn ask_models(&self, candidate: &Candidate) -> impl Future<Output = Told> + use<> {
+    /// Asks for its models; a new one of a cluster also whether it sleeps.
+    fn ask_models(
+        &self,
+        candidate: &Candidate,
+        is_new: bool,
+    ) -> impl Future<Output = Told> + use<> {
         let (pool, bearer) = (Rc::clone(&self.pool), self.engine_key.clone());
         let (engine, identity) = (
             Arc::clone(&candidate.engine),
             Arc::clone(&candidate.spec.identity),
         );
-        let is_new = candidate.spec.closed == Some(Closed::NoModels);
         async move {
             let bearer = bearer.as_deref();
             let cards = list(&pool, &engine, bearer).await;
@@ -144,33 +162,56 @@ impl Control {
     }
 
     /// Whether that is news.
-    fn take_in_answer(&self, dues: &mut HashMap<u64, Due>, told: Told) -> bool {
-        if let Some(due) = dues.get_mut(&told.engine.key) {
+    fn take_in_answer(&self, dues: &mut Dues, told: Told) -> bool {
+        let engine = &told.engine;
+        let mut failures = 0;
+        if let Some(due) = dues.get_mut(&engine.key) {
             due.answered(told.cards.is_ok());
+            failures = due.failures;
         }
         if told.sleep == Sleep::Asleep {
-            told.engine
-                .health
-                .falls_asleep(told.engine.clock(Instant::now()));
+            engine.health.falls_asleep(engine.clock(Instant::now()));
         }
         match told.cards {
             Ok(cards) => self.cards.borrow_mut().told(told.identity, cards),
             Err(error) => {
-                tracing::debug!(engine = told.engine.url.text(), %error, "no model list");
+                let url = engine.url.text();
+                let is_needed = !self.cards.borrow().knows(&told.identity);
+                if is_needed && failures == WORTH_A_WARNING && self.is_learned(engine.key) {
+                    tracing::warn!(engine = url, %error, "it does not tell its models, and gets no requests");
+                } else {
+                    tracing::debug!(engine = url, %error, "no model list");
+                }
                 false
             }
         }
     }
 
-    /// A changed configuration is a reason to ask those whose answer counts.
-    fn ask_learners_now(&self, dues: &mut HashMap<u64, Due>) {
+    fn is_learned(&self, key: u64) -> bool {
+        let snapshot = self.published.load();
+        let mut all = snapshot.all.candidates.list().iter();
+        all.any(|one| one.engine.key == key && one.spec.is_learned)
+    }
+
+    /// A changed configuration is a reason to ask those whose answer counts; so is
+    /// a pod that is ready again: it may have another model.
+    fn ask_some_now(&self, dues: &mut Dues) {
+        let now = Instant::now();
+        for key in self.ready_again.take() {
+            if let Some(due) = dues.get_mut(&key) {
+                due.at = now;
+            }
+        }
+        if !self.asks_again.take() {
+            return;
+        }
         let snapshot = self.published.load();
         for candidate in snapshot.all.candidates.list() {
             if let (true, Some(due)) = (
                 candidate.spec.is_learned,
                 dues.get_mut(&candidate.engine.key),
             ) {
-                due.at = Instant::now();
+                due.at = now;
             }
         }
     }
@@ -214,6 +255,8 @@ impl Control {
 impl Due {
     fn answered(&mut self, has_told: bool) {
         self.is_asked = false;
+        self.has_answered |= has_told;
+        self.failures = if has_told { 0 } else { self.failures + 1 };
         self.pause = if has_told {
             AGAIN
         } else {

@@ -219,7 +219,7 @@ impl Control {
             "policy": &*self.published.load().policies.default.spec.name,
             "registered_policies": self.policies.load().registered()
                 .map(|policy| policy.uri.clone()).collect::<Vec<_>>(),
-            "engines": settings.engines.len(),
+            "engines": self.published.load().all.candidates.list().len(),
             "aliases": settings.aliases,
         })
     }

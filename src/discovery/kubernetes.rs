@@ -21,6 +21,7 @@ pub mod status;
 pub mod watch;
 
 mod annotations;
+mod engine;
 mod notes;
 mod object;
 mod objects;

@@ -13,6 +13,7 @@ pub fn specs(listed: &[ListedEngine], cards: &Cards) -> Vec<EngineSpec> {
     let spec = |engine: &ListedEngine| EngineSpec {
         identity: Arc::from(engine.url.text()),
         closed: engine.traits.draining.then_some(Closed::Draining),
+        is_ready: true,
         url: engine.url.clone(),
         models: match &engine.models {
             Some(models) => each_once(models.iter().map(String::as_str)),

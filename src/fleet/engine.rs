@@ -36,6 +36,9 @@ pub struct EngineSpec {
     pub traits: Arc<Traits>,
     /// Why it is to get nothing new; what it has, it finishes.
     pub closed: Option<Closed>,
+    /// Whether its cluster said, when this was made, that it is ready; what it says
+    /// now is in [`Engine::health`].
+    pub is_ready: bool,
 }
 
 /// Why an engine is to get nothing new, whatever is known of its health.
@@ -43,8 +46,6 @@ pub struct EngineSpec {
 pub enum Closed {
     /// Someone wants it so.
     Draining,
-    /// The cluster says that it is not ready, or is about to end.
-    NotReady,
     /// It has not told its models.
     NoModels,
 }
@@ -55,7 +56,6 @@ impl Closed {
     pub fn word(self) -> &'static str {
         match self {
             Self::Draining => "draining",
-            Self::NotReady => "not ready",
             Self::NoModels => "no models",
         }
     }

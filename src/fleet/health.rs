@@ -34,6 +34,8 @@ const ASLEEP: u32 = 8;
 const PRESSED: u32 = 16;
 /// A probe is under way.
 const PROBED: u32 = 32;
+/// The cluster says that it is not ready, or about to end.
+const UNREADY: u32 = 64;
 
 /// What an engine's last requests say of it.
 #[derive(Debug)]
@@ -64,6 +66,7 @@ struct Trouble {
     pressed: u32,
     pressed_until: Duration,
     is_asleep: bool,
+    is_unready: bool,
 }
 
 /// An engine's health in three steps.
@@ -100,6 +103,7 @@ impl Health {
                     pressed: 0,
                     pressed_until: Duration::ZERO,
                     is_asleep: false,
+                    is_unready: false,
                 }),
                 ejections: AtomicU64::new(0),
                 ejected,
@@ -145,7 +149,7 @@ impl Health {
         let mut trouble = self.trouble();
         let made = change(&mut trouble);
         let breaker = &trouble.breaker;
-        let closed_until = if trouble.is_asleep {
+        let closed_until = if trouble.is_asleep || trouble.is_unready {
             u64::MAX
         } else {
             millis(breaker.opens_at().max(trouble.pressed_until))
@@ -156,6 +160,7 @@ impl Health {
             | mark(breaker.is_ejected(), EJECTED)
             | mark(breaker.is_down(), DOWN)
             | mark(trouble.is_asleep, ASLEEP)
+            | mark(trouble.is_unready, UNREADY)
             | mark(is_pressed, PRESSED)
             | mark(breaker.is_probed(), PROBED);
         let trusted_at = millis(breaker.trusted_at());
@@ -275,6 +280,14 @@ impl Health {
         }
     }
 
+    /// The cluster says whether it may get requests: one that may not gets nothing
+    /// new, whatever else is known of it.
+    pub fn set_ready(&self, is_ready: bool, now: Duration) {
+        if self.is_unready() == is_ready {
+            self.change(now, |trouble| trouble.is_unready = !is_ready);
+        }
+    }
+
     /// It is a new process: it starts slowly, and nothing presses it.
     pub fn restarted(&self, now: Duration) {
         self.since.store(millis(now), Relaxed);
@@ -294,6 +307,12 @@ impl Health {
     #[must_use]
     pub fn is_asleep(&self) -> bool {
         self.marks.load(Relaxed) & ASLEEP != 0
+    }
+
+    /// Whether the cluster says that it is not ready.
+    #[must_use]
+    pub fn is_unready(&self) -> bool {
+        self.marks.load(Relaxed) & UNREADY != 0
     }
 
     /// Whether it is ejected or on trial.
@@ -316,17 +335,19 @@ impl Health {
     }
 
     /// Whether to ask it is in vain, however few others there are: nobody
-    /// listens there, or it sleeps.
+    /// listens there, it sleeps, or is not ready.
     #[must_use]
     pub fn is_out_at(&self, now_ms: u64) -> bool {
-        self.marks.load(Relaxed) & (DOWN | ASLEEP) != 0 && !self.is_up_at(now_ms)
+        self.marks.load(Relaxed) & (DOWN | ASLEEP | UNREADY) != 0 && !self.is_up_at(now_ms)
     }
 
     /// Whether it is set aside for its failures, though it can be reached.
     #[must_use]
     pub fn is_ejected_at(&self, now_ms: u64) -> bool {
         let marks = self.marks.load(Relaxed);
-        marks & EJECTED != 0 && marks & (DOWN | ASLEEP | PRESSED) == 0 && !self.is_up_at(now_ms)
+        marks & EJECTED != 0
+            && marks & (DOWN | ASLEEP | UNREADY | PRESSED) == 0
+            && !self.is_up_at(now_ms)
     }
 
     /// When it may be asked again, in milliseconds of the fleet's clock, if that
@@ -431,6 +452,18 @@ mod tests {
         assert!(asleep.is_out_at(u64::MAX - 1), "however long");
         asleep.wakes(AT(2));
         assert!(asleep.is_up(AT(2)));
+        // Not ready, through whatever else happens.
+        let unready = Health::default();
+        unready.set_ready(false, AT(1));
+        assert!(unready.is_out_at(u64::MAX - 1) && !unready.is_ejected_at(1));
+        unready.succeeded(Standing::Trusted, AT(2));
+        unready.restarted(AT(2));
+        assert_eq!(
+            (unready.word(AT(2)), unready.why_closed()),
+            ("unready", "not ready")
+        );
+        unready.set_ready(true, AT(3));
+        assert!(unready.is_up(AT(3)));
     }
 
     #[test]

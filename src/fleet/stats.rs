@@ -149,7 +149,7 @@ impl Served {
 }
 
 /// All sums at one time.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
 struct Sums {
     picked: u64,
     first: u64,
@@ -206,6 +206,9 @@ pub struct Rates {
 pub struct Windows {
     length: Duration,
     engines: HashMap<u64, VecDeque<(Instant, Sums)>>,
+    /// Engines that never had anything to do, and since when that is known: in a
+    /// large fleet most, and samples take more than a kilobyte each.
+    idle: HashMap<u64, Instant>,
 }
 
 impl Windows {
@@ -215,6 +218,7 @@ impl Windows {
         Self {
             length,
             engines: HashMap::new(),
+            idle: HashMap::new(),
         }
     }
 
@@ -228,8 +232,19 @@ impl Windows {
     pub fn sample(&mut self, fleet: &super::Snapshot, now: Instant) {
         let sums = engine_sums(fleet);
         self.engines.retain(|key, _| sums.contains_key(key));
+        self.idle.retain(|key, _| sums.contains_key(key));
         for (key, sums) in sums {
-            let samples = self.engines.entry(key).or_default();
+            if sums == Sums::default() {
+                self.idle.entry(key).or_insert(now);
+                continue;
+            }
+            let since = self.idle.remove(&key);
+            let oldest = now.checked_sub(self.length).unwrap_or(now);
+            let samples = self.engines.entry(key).or_insert_with(|| {
+                let mut samples = VecDeque::with_capacity(SAMPLES as usize + 2);
+                samples.extend(since.map(|since| (since.max(oldest), Sums::default())));
+                samples
+            });
             samples.push_back((now, sums));
             while samples.len() > SAMPLES as usize + 1 {
                 samples.pop_front();
@@ -244,10 +259,12 @@ impl Windows {
         let rates = sums.map(|(key, sums)| {
             let samples = self.engines.get(&key).into_iter().flatten();
             let mut inside = samples.filter(|(at, _)| now.duration_since(*at) <= self.length);
-            // An engine that has no sample yet is as old as its sums.
+            let idle = self.idle.get(&key).map(|since| now.duration_since(*since));
+            // An engine that is in no sample yet is as old as its sums.
+            let unknown = idle.map_or(self.every(), |idle| idle.min(self.length));
             let (since, before) = inside
                 .next()
-                .map_or((self.every(), Sums::default()), |(at, sums)| {
+                .map_or((unknown, Sums::default()), |(at, sums)| {
                     (now.duration_since(*at), *sums)
                 });
             // A window that has just begun says nothing of a second.
@@ -334,9 +351,36 @@ mod tests {
         for second in 1..100 {
             windows.sample(&snapshot, at(second * 5));
         }
+        assert!(
+            windows
+                .engines
+                .values()
+                .all(|samples| samples.len() == SAMPLES as usize + 1)
+        );
         assert_eq!(windows.engines[&key].len(), 13);
         let idle = windows.rates(&snapshot, at(500))[&key];
         assert_eq!((idle.qps, idle.ttft, idle.finished), (0.0, None, 0));
+    }
+
+    #[test]
+    fn an_engine_without_work_costs_no_samples_and_its_first_work_counts() {
+        let mut fleet = fleet();
+        fleet.reconcile(vec![spec("http://a:1", &["m"])]);
+        let snapshot = fleet.published().load_full();
+        let one = &snapshot.model("m").unwrap().candidates.list()[0];
+        let start = Instant::now() + Duration::from_secs(600);
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let mut windows = Windows::new(Duration::from_secs(60));
+        for seconds in (0..=300).step_by(5) {
+            windows.sample(&snapshot, at(seconds));
+        }
+        assert!(windows.engines.is_empty());
+        (0..6).for_each(|_| one.served.pick());
+        assert_eq!(windows.rates(&snapshot, at(301))[&one.engine.key].qps, 0.1);
+        windows.sample(&snapshot, at(305));
+        assert!(windows.idle.is_empty());
+        let qps = windows.rates(&snapshot, at(305))[&one.engine.key].qps;
+        assert_eq!(qps, 0.1);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use super::facts::Peeked;
 use super::headers::{OWN_PREFIX, Pinned};
 use super::wishes::Wishes;
 use crate::config::policies::PolicyKind;
-use crate::fleet::{Candidate, Model, Snapshot};
+use crate::fleet::{Candidate, Closed, Model, Snapshot};
 use crate::policy::Policy;
 
 /// Models that one request may allow.
@@ -76,7 +76,7 @@ fn choose<'a>(
     };
     let known = snapshot.model(name);
     if !matches!(policy.spec.kind, PolicyKind::Sequential(_)) {
-        return known.ok_or_else(|| ProxyError::ModelNotFound(name.clone()));
+        return known.ok_or_else(|| unknown(snapshot, name));
     }
     // A model that the engine which the request names does not serve is none.
     let pinned = named(snapshot, by_path, wishes).map(|one| one.engine.key);
@@ -137,12 +137,27 @@ fn in_turn<'a>(
     // Better one whose engines fail than none.
     let chosen = chosen.or_else(|| known.clone().find(|model| model.is_served()));
     chosen.ok_or_else(|| match known.next() {
-        None => ProxyError::ModelNotFound(asked.to_owned()),
-        Some(_) => ProxyError::ModelUnavailable {
-            model: asked.to_owned(),
-            seconds: 1,
-        },
+        None => unknown(snapshot, asked),
+        Some(_) => unavailable(asked),
     })
+}
+
+/// Nobody has ever served that model; as long as a cluster has not told of any, it
+/// may come.
+fn unknown(snapshot: &Snapshot, model: &str) -> ProxyError {
+    let is_waiting =
+        snapshot.settings.kubernetes.is_some() && snapshot.each_model().next().is_none();
+    if is_waiting {
+        return unavailable(model);
+    }
+    ProxyError::ModelNotFound(model.to_owned())
+}
+
+fn unavailable(model: &str) -> ProxyError {
+    ProxyError::ModelUnavailable {
+        model: model.to_owned(),
+        seconds: 1,
+    }
 }
 
 /// The engine that the request itself names.
@@ -160,10 +175,8 @@ pub(super) fn pinned<'a>(
     };
     let found = named(snapshot, by_path, wishes);
     let found = found.ok_or_else(|| ProxyError::EngineNotFound(id.to_owned()))?;
-    let is_up = found
-        .engine
-        .health
-        .is_up(snapshot.clock(std::time::Instant::now()));
+    let now = snapshot.clock(std::time::Instant::now());
+    let is_up = found.engine.health.is_up(now) && found.spec.closed != Some(Closed::NoModels);
     if model.name.is_empty() {
         // What a path is for one engine for goes to it, however it is.
         return match by_path {

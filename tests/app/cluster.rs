@@ -1,23 +1,25 @@
 //! The whole process with engines that a cluster tells of: a scripted API server,
 //! simulated engines.
 
-use std::io::{BufRead as _, BufReader, Read as _};
+use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, Output, Stdio};
+use std::sync::{Arc, Mutex, mpsc};
 
 use pilotfish::sim::SimEngine;
 use serde_json::{Value, json};
 
-use crate::binary::{pilotfish, signal};
-use crate::support::apiserver::FakeApi;
+use crate::binary::{free_port, pilotfish, signal};
+use crate::support::apiserver::{Act, FakeApi, On};
 use crate::support::engine::RawEngine;
-use crate::support::{Answer, Client, Folder, eventually, post, sim};
+use crate::support::{Answer, Client, Folder, PATIENCE, eventually, post, sim};
 
 /// A process that watches the API server, stopped when dropped.
 struct Sidecar {
     child: Child,
     address: SocketAddr,
+    log: Arc<Mutex<String>>,
     _folder: Folder,
 }
 
@@ -32,9 +34,14 @@ impl Sidecar {
     fn start(api: &FakeApi, name: &str, flags: &[&str]) -> Self {
         let folder = Folder::new(name);
         let mut child = pilotfish()
-            .args(["--host", "127.0.0.1", "--port", "0", "--drain-settle", "0s"])
+            .args(["--host", "127.0.0.1", "--drain-settle", "0s"])
             .args(["--service-discovery", "k8s"])
             .args(flags)
+            .args(if flags.contains(&"--port") {
+                &[][..]
+            } else {
+                &["--port", "0"]
+            })
             .env("KUBECONFIG", api.kubeconfig(&folder))
             .stderr(Stdio::piped())
             .spawn()
@@ -47,13 +54,25 @@ impl Sidecar {
         let line = line.unwrap();
         let address = line.split_once("address=").unwrap().1;
         let address = address.split(' ').next().unwrap().parse().unwrap();
-        // Whoever writes to a pipe that nobody reads stands still.
-        std::thread::spawn(move || lines.for_each(drop));
+        let log = Arc::new(Mutex::new(String::new()));
+        let kept = Arc::clone(&log);
+        std::thread::spawn(move || {
+            for line in lines.map_while(Result::ok) {
+                kept.lock().unwrap().push_str(&(line + "\n"));
+            }
+        });
         Self {
             child,
             address,
+            log,
             _folder: folder,
         }
+    }
+
+    fn eventually_says(&self, what: &str) {
+        eventually(&format!("the log says {what:?}"), || {
+            self.log.lock().unwrap().contains(what)
+        });
     }
 
     fn get(&self, path: &str) -> Answer {
@@ -230,8 +249,8 @@ fn what_is_known_stays_while_the_api_server_is_away() {
         .unwrap()
         .to_owned();
     api.down();
-    let silence = "pilotfish_discovery_last_contact_seconds";
-    eventually("nothing is heard", || sidecar.metric(silence) > 0.5);
+    let missed = "pilotfish_discovery_errors_total{reason=\"unreachable\"}";
+    eventually("it is missed", || sidecar.metric(missed) >= 1.0);
     api.put(&second);
     api.delete(&first);
     api.forget();
@@ -277,7 +296,6 @@ fn discovery_changes_with_the_file_and_back() {
         std::fs::write(&aside, keys.to_string()).unwrap();
         std::fs::rename(aside, &file).unwrap();
     };
-    let model = "pilot-large";
     write(json!({"service_discovery": "static", "static_backends": url(listed.address)}));
     let flags = ["--dynamic-config-json", file.to_str().unwrap()];
     let sidecar = Sidecar::start(&api, "k8s-reload", &[&flags[..], &PODS[..]].concat());
@@ -296,10 +314,13 @@ fn discovery_changes_with_the_file_and_back() {
     sidecar.eventually_engines(&[(&found_url, None)]);
     write(json!({"service_discovery": "static", "static_backends": url(listed.address)}));
     sidecar.eventually_engines(&[(&listed_url, None)]);
-    let asked = api.requests().len();
-    api.put(&pod("b", "u2", found.address));
-    assert_eq!(sidecar.chat(model).status, sidecar.chat(model).status);
-    assert_eq!(api.requests().len(), asked, "nobody watches any more");
+    assert_eq!(sidecar.chat("m").status, 200);
+    assert!(
+        !sidecar
+            .get("/metrics")
+            .text()
+            .contains("pilotfish_discovery")
+    );
 }
 
 #[test]
@@ -362,38 +383,75 @@ fn what_cannot_work_is_refused_at_start() {
 
 #[test]
 fn without_permission_it_waits_and_says_what_is_needed() {
-    use crate::support::apiserver::{Act, On};
     let (api, one) = (FakeApi::start(), sim(None));
     api.put(&pod("a", "u1", one.address));
     api.always(Some((On::Any, Act::Refuse(403, "Forbidden", None))));
-    let folder = Folder::new("k8s-forbidden-config");
-    let mut child = pilotfish()
-        .args([
-            "--host",
-            "127.0.0.1",
-            "--port",
-            "0",
-            "--service-discovery",
-            "k8s",
-        ])
-        .args(PODS)
-        .env("KUBECONFIG", api.kubeconfig(&folder))
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut stderr = BufReader::new(child.stderr.take().unwrap());
-    let mut line = String::new();
-    while !line.contains("Role") {
-        line.clear();
-        assert_ne!(stderr.read_line(&mut line).unwrap(), 0, "it ended");
-    }
-    assert!(line.contains("pods") && line.contains("test"), "{line}");
+    let sidecar = Sidecar::start(&api, "k8s-forbidden", &PODS);
+    sidecar.eventually_says("apply a Role that allows");
+    // Nobody knows yet which models there are.
+    sidecar.chat("m").assert_error(503, "model_unavailable");
     api.always(None);
-    while !line.contains("engines of the cluster") {
-        line.clear();
-        assert_ne!(stderr.read_line(&mut line).unwrap(), 0, "it ended");
-    }
-    signal(&child, "-TERM");
-    let _ = stderr.read_to_string(&mut line);
-    assert!(child.wait().unwrap().success());
+    sidecar.eventually_engines(&[(&url(one.address), None)]);
+    sidecar.eventually_says("engines of the cluster: +1 -0");
+    assert_eq!(sidecar.chat("m").status, 200);
+}
+
+#[test]
+fn who_takes_the_place_of_others_has_told_its_models_before() {
+    let (api, blue) = (FakeApi::start(), sim(None));
+    let (ask, asked) = mpsc::channel::<()>();
+    let asked = Mutex::new(asked);
+    let green = RawEngine::start(move |mut conn| {
+        while let Some(seen) = conn.request() {
+            if seen.head.starts_with("GET /v1/models") {
+                asked.lock().unwrap().recv_timeout(PATIENCE).unwrap();
+            }
+            conn.json(r#"{"object":"list","data":[{"id":"m"}]}"#);
+        }
+    });
+    let coloured = |name: &str, address: SocketAddr| {
+        let mut pod = pod(name, name, address);
+        pod["metadata"]["labels"]["colour"] = name.into();
+        pod
+    };
+    api.put(&coloured("blue", blue.address));
+    api.put(&coloured("green", green.address));
+    let folder = Folder::new("k8s-colours-file");
+    let file = folder.path("dynamic.json");
+    let select = |colour: &str| {
+        let keys = json!({"k8s_label_selector": format!("colour={colour}")});
+        let aside = folder.path("aside.json");
+        std::fs::write(&aside, keys.to_string()).unwrap();
+        std::fs::rename(aside, &file).unwrap();
+    };
+    select("blue");
+    let flags = [
+        "--routing-logic",
+        "roundrobin",
+        "--dynamic-config-json",
+        file.to_str().unwrap(),
+    ];
+    let sidecar = Sidecar::start(&api, "k8s-colours", &flags);
+    let (blue_url, green_url) = (url(blue.address), url(green.address));
+    sidecar.eventually_engines(&[(&blue_url, None)]);
+    select("green");
+    sidecar.eventually_engines(&[(&blue_url, None), (&green_url, Some("no models"))]);
+    assert_eq!(sidecar.chat("m").status, 200);
+    ask.send(()).unwrap();
+    sidecar.eventually_engines(&[(&green_url, None)]);
+    assert_eq!(sidecar.chat("m").status, 200);
+}
+
+#[test]
+fn we_are_no_engine_of_ours() {
+    let (api, one) = (FakeApi::start(), sim(None));
+    let port = free_port();
+    let ours = SocketAddr::from(([127, 0, 0, 1], port));
+    api.put(&pod("ours", "u1", ours));
+    api.put(&pod("a", "u2", one.address));
+    let text = port.to_string();
+    let flags = [&PODS[..], &["--port", &text]].concat();
+    let sidecar = Sidecar::start(&api, "k8s-ours", &flags);
+    sidecar.eventually_engines(&[(&url(one.address), None)]);
+    assert_eq!(sidecar.address, ours);
 }

@@ -95,10 +95,17 @@ class World:
             self.traffic.settles(set(HOSTS[:3]), 15)
 
     def define_pools(self):
-        """The kind InferencePool, unless the cluster has it."""
+        """The kind InferencePool, until the end, unless the cluster has it."""
         path = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
-        with contextlib.suppress(Refused):
+        try:
             self.plane.admin.post(path, POOL_DEFINITION)
+        except Refused as error:
+            # It is there, and stays.
+            assert error.status == 409, error
+        else:
+            # Ours is gone with its etcd.
+            if not self.plane.can_be_killed:
+                self.stack.callback(self.plane.admin.delete, f"{path}/{POOLS}")
 
         def is_served():
             with contextlib.suppress(Refused):

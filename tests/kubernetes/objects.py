@@ -10,10 +10,13 @@ from servers import eventually
 
 LABELS = {"app": "engine"}
 ACCOUNT = "sidecar"
+POOL = "pool"
 RULES = {
     "pods": {"apiGroups": [""], "resources": ["pods"]},
     "services": {"apiGroups": [""], "resources": ["services", "endpoints"]},
-    "pools": {"apiGroups": ["inference.networking.k8s.io"], "resources": ["inferencepools"]},
+    # By its name alone: a list and a watch that name it are allowed, no others.
+    "pools": {"apiGroups": ["inference.networking.k8s.io"], "resources": ["inferencepools"],
+              "resourceNames": [POOL]},
     "slices": {"apiGroups": ["discovery.k8s.io"], "resources": ["endpointslices"]},
 }
 POOLS = "inferencepools.inference.networking.k8s.io"
@@ -48,7 +51,9 @@ def status(ip, is_ready=True, phase="Running"):
 def pod(name, labels=None, annotations=None, node=None):
     """A pod that no scheduler and no kubelet looks at."""
     spec = {"containers": [{"name": "engine", "image": "engine.invalid/engine:1"}],
-            "schedulerName": "nobody", "automountServiceAccountToken": False}
+            "schedulerName": "nobody", "automountServiceAccountToken": False,
+            # The account `default` is made by a controller, some time after the namespace.
+            "serviceAccountName": ACCOUNT}
     return {"apiVersion": "v1", "kind": "Pod",
             "metadata": {"name": name, "labels": labels or LABELS, "annotations": annotations or {}},
             "spec": spec | ({"nodeName": node} if node else {})}
@@ -68,7 +73,7 @@ class Namespace:
         for kind, rule in RULES.items():
             self.api.post(f"{self.roles}/roles", {
                 "metadata": {"name": f"sidecar-{kind}"},
-                "rules": [rule | {"verbs": ["get", "list", "watch"]}]})
+                "rules": [rule | {"verbs": ["list", "watch"]}]})
             self.permit(kind)
         return self
 
@@ -91,7 +96,7 @@ class Namespace:
     def may(self, kind):
         rule = RULES[kind]
         asked = {"namespace": self.name, "verb": "watch", "group": rule["apiGroups"][0],
-                 "resource": rule["resources"][0]}
+                 "resource": rule["resources"][0], "name": rule.get("resourceNames", [""])[0]}
         answer = self.api.post("/apis/authorization.k8s.io/v1/subjectaccessreviews", {"spec": {
             "user": f"system:serviceaccount:{self.name}:{ACCOUNT}", "resourceAttributes": asked}})
         return answer["status"]["allowed"]

@@ -13,6 +13,8 @@ from traffic import Traffic
 OUTAGE = float(os.environ.get("TEST_OUTAGE_SECONDS", 30))
 # Seconds after whatever kept the API server away.
 RECOVERY = 10
+CONTACT = "pilotfish_discovery_last_contact_seconds"
+REFUSALS = r'pilotfish_discovery_errors_total\{reason="forbidden"\}'
 
 
 def outage(world):
@@ -22,7 +24,7 @@ def outage(world):
     plane, namespace, traffic, sidecar = world.plane, world.namespace, world.traffic, world.sidecar
     hosts, before = world.hosts, world.namespace.ready()
     # The admin's requests are the API server's too: the sidecar has its own.
-    eventually("contact", lambda: sidecar.metric("pilotfish_discovery_last_contact_seconds") < 70, 5)
+    eventually("contact", lambda: sidecar.metric(CONTACT) < 70, 5)
     plane.crash()
     killed = now()
     with plane.behind_the_back() as api:
@@ -33,7 +35,7 @@ def outage(world):
         time.sleep(max(0.0, OUTAGE - (now() - killed)))
         assert traffic.used(now() - 1) == before, "what was known last is not served any more"
         # Its last word was at most one watch before the crash.
-        gone = sidecar.metric("pilotfish_discovery_last_contact_seconds")
+        gone = sidecar.metric(CONTACT)
         assert gone >= (now() - killed) - 2, f"last contact {gone} s ago, killed {now() - killed:.1f} s ago"
         assert sidecar.readyz() == 200
         # What is said last, before anybody can hear it.
@@ -49,7 +51,7 @@ def outage(world):
     traffic.settles(expected, RECOVERY)
     took = now() - back
     assert took <= RECOVERY + 0.5, f"set right only after {took:.1f} s"
-    eventually("contact again", lambda: sidecar.metric("pilotfish_discovery_last_contact_seconds") < 12, 15)
+    eventually("contact again", lambda: sidecar.metric(CONTACT) < 12, 15)
     print(f"  away for {back - killed:.0f} s, last contact {gone:.0f} s ago; set right {took:.1f} s after it was ready")
     world.put_back()
 
@@ -90,23 +92,34 @@ def forbidden(world):
         eventually("the log names the Role", lambda: names_the_role(sidecar.log(), namespace.name), 10)
         eventually("ready to say that there is no engine", lambda: sidecar.readyz() == 200, 15)
         assert sidecar.is_running() and sidecar.engines() == {}
+        assert sidecar.metric(REFUSALS) >= 1 and sidecar.metric("pilotfish_discovery_synced") == 0
         namespace.permit("pods")
         at = now()
         eventually("engines come with the permission", lambda: sidecar.open_hosts() == namespace.ready(), RECOVERY)
         print(f"  missing at the start: engines {now() - at:.1f} s after it was given")
+        assert sidecar.metric("pilotfish_discovery_synced") == 1
+        eventually("contact", lambda: sidecar.metric(CONTACT) < 5, 5)
         traffic = stack.enter_context(Traffic(sidecar, clients=2))
         probe = Probe(sidecar)
         probe.start()
         served, said = namespace.ready(), len(sidecar.log())
+        refused = sidecar.metric(REFUSALS)
         namespace.forbid("pods")
         # The watch that is open goes on; the next is refused.
         eventually("the log tells of it", lambda: names_the_role(sidecar.log()[said:], namespace.name), 20)
+        at, silent = now(), sidecar.metric(CONTACT)
         namespace.report("e2", world.hosts[1], is_ready=False)
-        time.sleep(3)
+        time.sleep(6)
+        assert sidecar.metric(REFUSALS) > refused, "refusals are not counted"
+        # A refusal is an answer, and tells nothing of engines.
+        gone = sidecar.metric(CONTACT)
+        assert gone >= silent + (now() - at) - 1, f"last contact {silent:.1f} s ago, {gone:.1f} s six seconds later"
+        assert sidecar.metric("pilotfish_discovery_synced") == 1, "what was listed once is known"
         assert traffic.over(0.5) == served, "what was known last is not served any more"
         namespace.permit("pods")
         at = now()
         traffic.settles(namespace.ready(), RECOVERY)
+        eventually("contact again", lambda: sidecar.metric(CONTACT) < 5, 5)
         print(f"  taken away and given back: set right {now() - at:.1f} s after")
         namespace.report("e2", world.hosts[1])
         traffic.settles(namespace.ready(), 5)

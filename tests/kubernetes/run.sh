@@ -10,9 +10,10 @@
 #
 # The API server is, in this order,
 # - that of the context of TEST_KUBECONFIG (needs kubectl, and an administrator).
-#   Works in a namespace of its own, which it takes away again, and installs the
-#   InferencePool definition if there is none. NOT tested then: an API server that is
-#   killed or put back in time;
+#   Works in a namespace of its own, and defines the kind InferencePool if there is none;
+#   takes away both again, however it ends, unless it is killed (SIGKILL): then
+#   `kubectl delete namespace pilotfish-...`, and the definition, if nobody needs it.
+#   NOT tested then: an API server that is killed or put back in time;
 # - etcd and kube-apiserver from the folder KUBEBUILDER_ASSETS (as for envtest);
 # - those that build.sh builds into a cache outside the repository, once.
 # The one that is built, 1.20, knows EndpointSlices as v1beta1 only, and no lists as

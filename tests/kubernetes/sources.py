@@ -3,6 +3,7 @@
 import contextlib
 
 from cluster import Refused, now
+from objects import POOL
 from scenarios import GIVEN
 from servers import eventually
 from sidecar import Sidecar, kubernetes
@@ -20,7 +21,7 @@ def pool(world):
         return {"spec": {"selector": {"matchLabels": labels}, "targetPorts": [{"number": port} for port in ports]}}
 
     flags = kubernetes(namespace.name, world.port, "--k8s-source", "inferencepool",
-                       "--k8s-inference-pool", "pool", selector=None)
+                       "--k8s-inference-pool", POOL, selector=None)
     with Sidecar(world.binary, "pool", world.folder, world.kubeconfig, *flags) as sidecar:
         def becomes(what, engines):
             expected, at = {f"http://{host}:{port}" for host, port in engines}, now()
@@ -32,21 +33,21 @@ def pool(world):
 
         eventually("ready without a pool", lambda: sidecar.readyz() == 200, 15)
         namespace.api.post(pools, {"apiVersion": "inference.networking.k8s.io/v1", "kind": "InferencePool",
-                                   "metadata": {"name": "pool"}} | spec({"app": "engine"}, world.port))
+                                   "metadata": {"name": POOL}} | spec({"app": "engine"}, world.port))
         becomes("a pool", [(host, world.port) for host in namespace.ready()])
-        namespace.api.patch(f"{pools}/pool", spec({"app": "engine", "tier": "gold"}, world.port))
+        namespace.api.patch(f"{pools}/{POOL}", spec({"app": "engine", "tier": "gold"}, world.port))
         becomes("another selector", [(two, world.port)])
         namespace.annotate("e1", labels={"tier": "gold"})
         becomes("a pod that comes under it", [(one, world.port), (two, world.port)])
         first, second = world.crowd_ports
         ports = [{"number": port} for port in world.crowd_ports]
-        namespace.api.patch(f"{pools}/pool", {"spec": {"targetPorts": ports}})
+        namespace.api.patch(f"{pools}/{POOL}", {"spec": {"targetPorts": ports}})
         becomes("other ports", [(one, first), (one, second), (two, first), (two, second)])
         key = "inference.networking.k8s.io/active-ports"
         namespace.annotate("e2", annotations={key: str(second)})
         becomes("a pod that uses one of them", [(one, first), (one, second), (two, second)])
         namespace.annotate("e2", annotations={key: None})
-        namespace.api.delete(f"{pools}/pool")
+        namespace.api.delete(f"{pools}/{POOL}")
         becomes("no pool, no engines", [])
         assert sidecar.readyz() == 200
     for name in ("e1", "e2"):

@@ -4,6 +4,7 @@ import argparse
 import copy
 import os
 import pathlib
+import shutil
 import subprocess
 import tempfile
 import time
@@ -96,8 +97,9 @@ def check_namespace(name, things):
     namespace = namespaces.pop() or "default"
     for binding in of_kind(things, "RoleBinding"):
         assert [subject["namespace"] for subject in binding["subjects"]] == [namespace], f"{name}: {binding}"
-    for space in of_kind(things, "Namespace"):
-        assert space["metadata"]["name"] == namespace, name
+    spaces = [space["metadata"]["name"] for space in of_kind(things, "Namespace")]
+    # Whoever tries an example has nothing to make before.
+    assert spaces == ([namespace] if name.startswith("examples/") else []), f"{name}: {spaces}"
 
 
 def check_settings(pilotfish, name, things):
@@ -110,6 +112,17 @@ def check_settings(pilotfish, name, things):
             file.flush()
             said = subprocess.run([pilotfish, "validate", file.name], capture_output=True, text=True, timeout=30)
         assert said.returncode == 0, f"{name}: {said.stdout}{said.stderr}"
+
+
+def check_pool(name, things):
+    """The Role allows to read the pool that the settings name, and no other."""
+    allowed = [one for role in of_kind(things, "Role") for rule in role["rules"] for one in rule.get("resourceNames", [])]
+    settings = [yaml.safe_load(one["data"]["pilotfish.yaml"]) for one in of_kind(things, "ConfigMap")]
+    named = [one["k8s_inference_pool"] for one in settings if "k8s_inference_pool" in one]
+    # The component by itself has nothing but a place for it.
+    assert allowed == (["NAME-OF-YOUR-POOL"] if name == "components/inferencepool" else named), f"{name}: {allowed}"
+    pools = of_kind(things, "InferencePool")
+    assert [pool["metadata"]["name"] for pool in pools] == named, f"{name}: {named}"
 
 
 def check_sidecar(name, things):
@@ -133,7 +146,8 @@ def check_documentation(kubectl, manifests):
     whole = next(block for block in blocks if block.get("kind") == "Kustomization")
     patches = next(block for block in blocks if "patches" in block)
     application = (manifests / "examples/demo/application.yaml").read_text()
-    for keys, account in [(whole, "pilotfish"), (whole | patches, "my-account")]:
+    prefixed = whole | {"namePrefix": "a-"}
+    for keys, account in [(whole, "pilotfish"), (whole | patches, "my-account"), (prefixed, "a-pilotfish")]:
         with tempfile.TemporaryDirectory() as folder:
             folder = pathlib.Path(folder).resolve()
             (folder / "deployment.yaml").write_text(application)
@@ -148,8 +162,29 @@ def check_documentation(kubectl, manifests):
         assert pod["initContainers"][0]["image"] == "registry.example/pilotfish:0.1.0", pod
         bound = of_kind(things, "RoleBinding")[0]["subjects"]
         assert bound == [{"kind": "ServiceAccount", "name": account, "namespace": "mine"}], bound
-        assert of_kind(things, "ConfigMap")[0]["data"] == {"pilotfish.yaml": "ours: true\n"}
+        settings = of_kind(things, "ConfigMap")[0]
+        assert settings["data"] == {"pilotfish.yaml": "ours: true\n"}
+        assert pod["volumes"][0]["configMap"]["name"] == settings["metadata"]["name"], pod
+        role = of_kind(things, "RoleBinding")[0]["roleRef"]["name"]
+        assert role == of_kind(things, "Role")[0]["metadata"]["name"], role
     print("docs/kubernetes.md: renders as it says: ok")
+
+
+def check_image(kubectl, manifests):
+    """What is told of naming one's own image: the line with sed, as it is shown."""
+    for page in ("README.md", "docs/kubernetes.md"):
+        text = (manifests.parent / page).read_text()
+        line = next(line for line in text.splitlines() if line.startswith("sed -i "))
+        with tempfile.TemporaryDirectory() as folder:
+            copied = pathlib.Path(folder).resolve() / "manifests"
+            shutil.copytree(manifests, copied)
+            subprocess.run(line, shell=True, check=True, cwd=folder, timeout=10)
+            things = render(kubectl, copied / "examples/demo")
+        pods = [one["spec"]["template"]["spec"] for one in of_kind(things, "Deployment")]
+        containers = [one for pod in pods for one in pod.get("initContainers", []) + pod["containers"]]
+        images = {one["image"] for one in containers if "pilotfish" in one["image"]}
+        assert images == {"REGISTRY/pilotfish:0.1.0"}, f"{page}: {images}"
+    print("README.md, docs/kubernetes.md: an image of one's own is named as they say: ok")
 
 
 def main():
@@ -165,6 +200,7 @@ def main():
         check_namespace(name, things)
         check_settings(args.pilotfish, name, things)
         check_sidecar(name, things)
+        check_pool(name, things)
         if name == "examples/demo":
             check_that_schemas_are_strict(things)
         skipped = sum(thing["kind"] in OF_OTHERS for thing in things)
@@ -172,6 +208,7 @@ def main():
         count += 1
     assert count >= 10, count
     check_documentation(args.kubectl, args.manifests)
+    check_image(args.kubectl, args.manifests)
     print(f"manifests: {count} renderings, Kubernetes {', '.join(VERSIONS)}: ok, {time.monotonic() - began:.0f} s")
 
 

@@ -20,13 +20,13 @@ pub fn expose(
         .iter()
         .map(|one| one.last_contact().unwrap_or(epoch));
     let silence = now.saturating_duration_since(heard.min().unwrap_or(epoch));
-    let is_synced = streams.iter().all(|one| one.last_listed().is_some());
+    let is_synced = !streams.is_empty() && streams.iter().all(|one| one.last_listed().is_some());
     let sum = |of: fn(&Status) -> u64| streams.iter().map(|one| of(one)).sum::<u64>().to_string();
     for (name, kind, help, value) in [
         (
             "pilotfish_discovery_last_contact_seconds",
             Kind::Gauge,
-            "Since the Kubernetes API server was last heard.",
+            "Since the Kubernetes API server last told of engines.",
             silence.as_secs_f64().to_string(),
         ),
         (

@@ -88,11 +88,12 @@ pub(in crate::api) fn engines(out: &mut String, engines: &[Shown<'_>], now: Dura
 
 fn health(out: &mut String, engines: &[Shown<'_>], now: Duration) {
     let name = "pilotfish_engine_up";
-    let help = "1 for an engine that may be asked, 0 for one that is set aside.";
+    let help =
+        "1 for an engine that may be asked, 0 for one that is set aside or gets nothing new.";
     family(out, name, Kind::Gauge, help);
     for Shown { one, url } in engines {
-        let is_up = u8::from(one.engine.health.is_up(now));
-        series(out, name, ("engine", url), is_up);
+        let is_open = one.spec.closed.is_none() && one.engine.health.is_up(now);
+        series(out, name, ("engine", url), u8::from(is_open));
     }
     let name = "pilotfish_engine_state";
     let help = "1 for the state that an engine is in, 0 for the others.";

@@ -83,7 +83,8 @@ impl Entry {
 
     /// What is wrong with it; that failing, whether it is to get nothing new.
     fn state(&self) -> String {
-        if let Some(closed) = self.closed.as_deref().filter(|_| self.is_healthy()) {
+        let is_well = matches!(self.state.as_deref(), None | Some("healthy" | "unready"));
+        if let Some(closed) = self.closed.as_deref().filter(|_| is_well) {
             return clean(closed);
         }
         self.state.as_deref().map_or_else(none, clean)
@@ -176,7 +177,8 @@ fn colour(state: &str) -> Option<u8> {
 }
 
 fn sums(entries: &[Entry]) -> String {
-    let healthy = entries.iter().filter(|entry| entry.is_healthy()).count();
+    let may_be_asked = |entry: &&Entry| entry.is_healthy() && entry.closed.is_none();
+    let healthy = entries.iter().filter(may_be_asked).count();
     let in_flight: u64 = entries.iter().filter_map(|entry| entry.in_flight).sum();
     let windows = || entries.iter().map(|entry| &entry.window);
     let qps: f64 = windows().filter_map(|window| window.qps).sum();

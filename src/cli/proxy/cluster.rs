@@ -1,6 +1,10 @@
 //! Flags for engines that are found in a Kubernetes cluster.
 
+use std::time::Duration;
+
 use clap::Args;
+
+use crate::config::duration;
 
 /// For `--service-discovery k8s`.
 #[derive(Debug, Args)]
@@ -12,7 +16,8 @@ pub struct ClusterArgs {
     /// The namespace that is watched [default: the one that we run in].
     #[arg(long, value_name = "NAME")]
     pub k8s_namespace: Option<String>,
-    /// Which objects are watched, as app=vllm,tier in (a,b).
+    /// Which pods, slices or services are watched, as app=vllm,tier in (a,b)
+    /// [default: all of the namespace].
     #[arg(long, value_name = "SELECTOR")]
     pub k8s_label_selector: Option<String>,
     /// pod-ip: each pod is an engine; service-name: each service is one
@@ -30,7 +35,11 @@ pub struct ClusterArgs {
     /// [default, and 0: 60].
     #[arg(long, value_name = "SECONDS")]
     pub k8s_watcher_timeout_seconds: Option<u32>,
-    /// Take lists as streams, from API servers that can.
+    /// Take lists as streams of the watch, from API servers that can; from others
+    /// page by page, as without this flag.
     #[arg(long)]
     pub k8s_streaming_lists: bool,
+    /// How long /readyz waits for engines to be found and to tell their models.
+    #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = duration)]
+    pub discovery_timeout: Duration,
 }

@@ -11,6 +11,8 @@ use super::{ENGINE_LISTS, Resolving};
 const WATCHES: std::ops::RangeInclusive<u32> = 5..=3600;
 /// Characters of a namespace's name at most, as of any DNS label.
 const MOST_NAME: usize = 63;
+/// Characters of most other objects' names at most, as of any DNS name.
+const MOST_LONG_NAME: usize = 253;
 
 impl Resolving {
     pub(super) fn cluster(&mut self, keys: &DynamicFile) {
@@ -32,7 +34,13 @@ impl Resolving {
             self.wrong("k8s_port", "0: expected a port from 1 to 65535");
         }
         let source = self.source(keys);
-        if selector.trim().is_empty() && !matches!(source, Some(Source::InferencePool(_))) {
+        let is_pool = matches!(source, Some(Source::InferencePool(_)));
+        if is_pool && !selector.trim().is_empty() {
+            let message = "k8s_label_selector has no effect with k8s_source: inferencepool: the \
+                           pool's selector says which pods are its";
+            self.warnings.push(message.to_owned());
+        }
+        if selector.trim().is_empty() && !is_pool {
             let what = source.as_ref().map_or("pods", Source::name);
             self.warnings.push(format!(
                 "k8s_label_selector is empty: all {what} of the namespace are watched, and each of \
@@ -96,6 +104,13 @@ impl Resolving {
                     let hint = "the InferencePool's name";
                     self.missing("k8s_inference_pool", "--k8s-inference-pool", hint);
                 }
+                if let Some(name) = pool.filter(|name| !is_dns_name(name)) {
+                    let message = format!(
+                        "{name:?} is no InferencePool's name; expected a-z, 0-9, - and ., \
+                         {MOST_LONG_NAME} at most"
+                    );
+                    self.wrong("k8s_inference_pool", message);
+                }
                 pool.map(|name| Source::InferencePool(name.to_owned()))
             }
             (None | Some("pod-ip"), Some(other)) => {
@@ -130,9 +145,17 @@ impl Resolving {
 }
 
 fn is_dns_label(name: &str) -> bool {
+    name.len() <= MOST_NAME && is_part(name)
+}
+
+/// What the API server calls a DNS subdomain: its parts have no bound of their own.
+fn is_dns_name(name: &str) -> bool {
+    name.len() <= MOST_LONG_NAME && name.split('.').all(is_part)
+}
+
+fn is_part(name: &str) -> bool {
     let is_plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
-    name.len() <= MOST_NAME
-        && name.chars().all(|c| is_plain(c) || c == '-')
+    name.chars().all(|c| is_plain(c) || c == '-')
         && name.starts_with(is_plain)
         && name.ends_with(is_plain)
 }
@@ -191,6 +214,27 @@ mod tests {
         assert_eq!(of(&json!({"k8s_namespace": ""})).namespace, None);
     }
 
+    fn pool(name: &str) -> Value {
+        json!({"k8s_source": "inferencepool", "k8s_inference_pool": name})
+    }
+
+    #[test]
+    fn a_pool_has_a_name_and_a_selector_of_its_own() {
+        let longest = "a".repeat(MOST_LONG_NAME);
+        for name in ["p", "my-pool.v1", "0.1", &longest] {
+            let source = Source::InferencePool(name.to_owned());
+            assert_eq!(of(&pool(name)).source, source);
+        }
+        let warnings = resolved(&pool("p")).unwrap().warnings;
+        assert!(
+            warnings.len() == 1 && warnings[0].contains("k8s_label_selector has no effect"),
+            "{warnings:?}"
+        );
+        let mut without = pool("p");
+        without["k8s_label_selector"] = json!("");
+        assert!(resolved(&without).unwrap().warnings.is_empty());
+    }
+
     #[test]
     fn what_is_wrong_or_says_nothing_is_told() {
         for (keys, path, what) in [
@@ -219,6 +263,15 @@ mod tests {
                 json!({"k8s_source": "inferencepool"}),
                 "k8s_inference_pool",
                 "required",
+            ),
+            (pool("My_Pool"), "k8s_inference_pool", "no InferencePool's"),
+            (pool("a..b"), "k8s_inference_pool", "no InferencePool's"),
+            (pool("-a"), "k8s_inference_pool", "no InferencePool's"),
+            (pool("a,b=c"), "k8s_inference_pool", "no InferencePool's"),
+            (
+                pool(&"a".repeat(MOST_LONG_NAME + 1)),
+                "k8s_inference_pool",
+                "253 at most",
             ),
             (
                 json!({"k8s_watcher_timeout_seconds": 1}),

@@ -1,5 +1,11 @@
 //! What is said of an engine key by key, as texts, elsewhere than in the dynamic
-//! file: with the bounds and the meaning that `engines` has there.
+//! file: with the meaning that `engines` has there.
+//!
+//! It is said by many who cannot be asked to be brief, and is kept for as long as
+//! their engines are: so it has bounds of its own. A key has [`MAX_SAID`] bytes;
+//! `metadata` has [`MAX_METADATA`], and [`MAX_NODES`] values; `models` are
+//! [`MAX_MODELS`], and these, `block` and `region` have [`MAX_NAME`] bytes each,
+//! with no control characters.
 
 use std::sync::LazyLock;
 
@@ -14,6 +20,15 @@ use super::tree::Tree;
 
 /// Bytes that one key may say at most.
 pub const MAX_SAID: usize = 64 << 10;
+/// Bytes of `metadata` at most.
+const MAX_METADATA: usize = 4 << 10;
+/// Values in `metadata` at most, at any depth, itself among them: each takes tens of
+/// bytes, however short its text is.
+const MAX_NODES: usize = 512;
+/// Models of one engine at most.
+const MAX_MODELS: usize = 256;
+/// Bytes of a name at most.
+const MAX_NAME: usize = 256;
 
 static SCHEMA: LazyLock<Value> = LazyLock::new(|| schemars::schema_for!(EngineEntry).to_value());
 
@@ -29,7 +44,8 @@ pub struct Said {
 }
 
 /// Reads keys of `engines` with their texts: those that are no texts themselves
-/// are JSON, but for `models`, which may be a list with commas.
+/// are JSON, but for `models`, which may be a list with commas, unless it begins as
+/// JSON does. One that cannot be used, or is beyond a bound, is left out.
 #[must_use]
 pub fn said<'a>(keys: impl IntoIterator<Item = (&'a str, &'a str)>) -> Said {
     let mut said = Said::default();
@@ -61,9 +77,9 @@ fn value(key: &str, text: &str) -> Result<Value, Problem> {
     if schema.is_null() {
         return wrong("is no key of an engine".to_owned());
     }
-    if text.len() > MAX_SAID {
-        let length = text.len();
-        return wrong(format!("has {length} bytes; at most {MAX_SAID} are read"));
+    let (length, most) = (text.len(), most_bytes(key));
+    if length > most {
+        return wrong(format!("has {length} bytes; at most {most} are read"));
     }
     let text = text.trim();
     if text.is_empty() {
@@ -71,8 +87,9 @@ fn value(key: &str, text: &str) -> Result<Value, Problem> {
     }
     let value = match key {
         "block" | "region" | "privacy" | "engine_type" => Value::from(text),
-        "models" if !text.starts_with('[') => items(text).into(),
+        "models" if !begins_as_json(text) => items(text).into(),
         _ => match serde_json::from_str(text) {
+            Ok(Tree(Value::String(model))) if key == "models" => vec![model].into(),
             Ok(Tree(value)) => value,
             Err(error) => {
                 let expected = expected(key);
@@ -80,13 +97,72 @@ fn value(key: &str, text: &str) -> Result<Value, Problem> {
             }
         },
     };
-    match shape::problems_of(&value, &SCHEMA, schema, key)
-        .into_iter()
-        .next()
-    {
-        Some(problem) => Err(problem),
+    let misfits = shape::problems_of(&value, &SCHEMA, schema, key);
+    if let Some(problem) = misfits.into_iter().next() {
+        return Err(problem);
+    }
+    match beyond(key, &value) {
+        Some(message) => wrong(message),
         None => Ok(value),
     }
+}
+
+/// No model's name does; `null` is what a template writes that has none.
+fn begins_as_json(text: &str) -> bool {
+    text.starts_with(['{', '[', '"']) || text == "null"
+}
+
+fn most_bytes(key: &str) -> usize {
+    match key {
+        "metadata" => MAX_METADATA,
+        _ => MAX_SAID,
+    }
+}
+
+/// The bound that a value of the right shape is beyond.
+fn beyond(key: &str, value: &Value) -> Option<String> {
+    match (key, value) {
+        ("metadata", value) => {
+            let count = nodes(value);
+            let message = || format!("has {count} values; at most {MAX_NODES} are taken");
+            (count > MAX_NODES).then(message)
+        }
+        ("models", Value::Array(models)) if models.len() > MAX_MODELS => {
+            let count = models.len();
+            Some(format!("has {count} names; at most {MAX_MODELS} are taken"))
+        }
+        ("models", Value::Array(models)) => {
+            let mut names = models.iter().filter_map(Value::as_str);
+            names.find_map(wrong_name)
+        }
+        ("block" | "region", Value::String(name)) => wrong_name(name),
+        _ => None,
+    }
+}
+
+fn wrong_name(name: &str) -> Option<String> {
+    let length = name.len();
+    if name.trim().is_empty() {
+        Some("has an empty name".to_owned())
+    } else if length > MAX_NAME {
+        Some(format!(
+            "has a name of {length} bytes; at most {MAX_NAME} are taken"
+        ))
+    } else if name.contains(char::is_control) {
+        Some(format!("{name:?} has control characters"))
+    } else {
+        None
+    }
+}
+
+/// How many values it has, itself among them. The parser bounds how deep they are.
+fn nodes(value: &Value) -> usize {
+    let inner: usize = match value {
+        Value::Array(items) => items.iter().map(nodes).sum(),
+        Value::Object(map) => map.values().map(nodes).sum(),
+        _ => 0,
+    };
+    1 + inner
 }
 
 fn expected(key: &str) -> &'static str {
@@ -147,12 +223,30 @@ mod tests {
 
     #[test]
     fn what_cannot_be_used_is_left_out_and_told() {
-        let long = format!("\"{}\"", "x".repeat(MAX_SAID));
+        let long = format!(r#"{{"a": "{}"}}"#, "x".repeat(MAX_SAID));
+        let long_metadata = format!("[{}]", " ".repeat(MAX_METADATA - 1));
+        let many_values = format!("[{}1]", "1,".repeat(MAX_NODES - 1));
+        let many_models = "m,".repeat(MAX_MODELS + 1);
+        let long_model = "m".repeat(MAX_NAME + 1);
         for (key, text, told) in [
             ("models", "[]", "at least 1"),
             ("models", ",", "at least 1"),
             ("models", "[1]", "expected text"),
             ("models", r#"["a""#, "not valid JSON"),
+            ("models", "{bad", "not valid JSON"),
+            ("models", "[bad", "not valid JSON"),
+            ("models", "\"bad", "not valid JSON"),
+            ("models", r#"{"a": 1}"#, "expected a list"),
+            ("models", "null", "expected a list"),
+            ("models", r#"[""]"#, "empty name"),
+            ("models", r#"["a", " "]"#, "empty name"),
+            ("models", r#""""#, "empty name"),
+            ("models", r#"["a\nb"]"#, "\"a\\nb\" has control characters"),
+            ("models", "a, b\u{1b}c", "control characters"),
+            ("models", &many_models, "has 257 names; at most 256"),
+            ("models", &long_model, "a name of 257 bytes; at most 256"),
+            ("block", &long_model, "a name of 257 bytes"),
+            ("region", "a\tb", "control characters"),
             ("weight", "-1", "0 or more"),
             ("weight", "heavy", "not valid JSON"),
             ("weight", "1e999", "not valid JSON"),
@@ -176,7 +270,9 @@ mod tests {
             ("engine_type", "vlm", r#""vllm""#),
             ("metadata", "{", "line 1 column 1"),
             ("metadata", &"[".repeat(1000), "recursion"),
-            ("metadata", &long, "at most 65536"),
+            ("metadata", &long_metadata, "has 4097 bytes; at most 4096"),
+            ("metadata", &many_values, "has 513 values; at most 512"),
+            ("labels", &long, "at most 65536"),
             ("draining", "yes", "expected true or false"),
             ("other", "1", "no key"),
         ] {
@@ -191,8 +287,28 @@ mod tests {
             rest.region = None;
             assert_eq!(rest, Traits::default(), "{key} {text}");
         }
-        assert_eq!(said([("metadata", &long[1..=MAX_SAID])]).problems.len(), 1);
-        let most = format!("\"{}\"", "x".repeat(MAX_SAID - 2));
-        assert_eq!(said([("metadata", &*most)]).problems, []);
+    }
+
+    #[test]
+    fn what_is_within_the_bounds_is_taken() {
+        let labels = format!(r#"{{"a":"{}"}}"#, "x".repeat(MAX_SAID - 8));
+        assert_eq!(labels.len(), MAX_SAID);
+        let metadata = format!("[{}]", " ".repeat(MAX_METADATA - 2));
+        let values = format!(r#"{{"a": [{}1]}}"#, "1,".repeat(MAX_NODES - 3));
+        let models = "m,".repeat(MAX_MODELS);
+        let model = "m".repeat(MAX_NAME);
+        for (key, text) in [
+            ("labels", &labels),
+            ("metadata", &metadata),
+            ("metadata", &values),
+            ("models", &models),
+            ("models", &model),
+            ("block", &model),
+        ] {
+            assert_eq!(said([(key, &**text)]).problems, [], "{key}");
+        }
+        let of = |text| said([("models", text)]).models.unwrap();
+        assert_eq!(of("\"m\""), ["m"]);
+        assert_eq!(of("nullable, true"), ["nullable", "true"]);
     }
 }

@@ -1,15 +1,16 @@
 //! What labels and annotations of an object say of its engines.
+//!
+//! What is kept of them is bounded, for there may be many thousands of objects:
+//! an annotation as [`validate::said`] bounds it, labels and ports by number.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::notes::Notes;
+use super::notes::{About, Notes};
 use super::object::Meta;
 use super::objects::Rules;
-use super::once::Served;
+use crate::config::Traits;
 use crate::config::problem::{Problem, nearest};
-use crate::config::validate;
-use crate::config::{EngineUrl, Traits};
+use crate::config::validate::{self, MAX_SAID};
 use crate::discovery::models::each_once;
 
 /// Before each of our annotations and labels.
@@ -21,7 +22,7 @@ const MODEL: &str = "pilotfish.dev/model";
 const ZONE: &str = "topology.kubernetes.io/zone";
 const REGION: &str = "topology.kubernetes.io/region";
 
-/// Labels of one engine at most.
+/// Labels of one engine at most, beside `pod` and `node`.
 pub(super) const MOST_LABELS: usize = 64;
 /// Ports of one pod at most: ranks that serve in parallel have one each, and
 /// there are seldom more than GPUs in a machine, which are 8 or 16.
@@ -51,7 +52,7 @@ pub(super) fn is_known(key: &str) -> bool {
 /// What an object says of its engines.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Said {
-    pub(super) models: Option<Vec<String>>,
+    pub(super) models: Option<Arc<[String]>>,
     pub(super) traits: Arc<Traits>,
     /// Where it serves, when it says so.
     ports: Option<Box<[u16]>>,
@@ -67,15 +68,14 @@ pub(super) struct Place<'a> {
     pub(super) zone: Option<&'a str>,
 }
 
-/// Reads what an object of that kind says; a value that cannot be used is noted
-/// and left out.
+/// Reads what an object says; a value that cannot be used is noted and left out.
 pub(super) fn said(
-    kind: &'static str,
+    about: About<'_>,
     meta: &Meta<'_>,
     model_label: Option<&str>,
     notes: &mut Notes,
 ) -> Said {
-    let mut reading = Reading { kind, meta, notes };
+    let mut reading = Reading { about, meta, notes };
     let keys = ours(meta).filter_map(|(name, value)| Some((config_key(name)?, value)));
     let mut said = validate::said(keys);
     if said.traits.labels.len() > MOST_LABELS {
@@ -90,11 +90,14 @@ pub(super) fn said(
     reading.unknown();
     let ports = reading.ports();
     let active = reading.active_ports();
+    let traits = reading.labelled(said.traits, model_label);
     let label = meta.label(MODEL).filter(|model| !model.is_empty());
-    let by_label = || Some(vec![label?.to_owned()]);
+    let by_label = || Some(Arc::from([label?.to_owned()]));
+    let listed = said.models.as_deref();
+    let listed = listed.map(|models| each_once(models.iter().map(String::as_str)));
     Said {
-        models: said.models.or_else(by_label),
-        traits: Arc::new(labelled(said.traits, meta, model_label)),
+        models: listed.or_else(by_label),
+        traits: Arc::new(traits),
         ports,
         active,
     }
@@ -108,7 +111,7 @@ fn ours<'a>(meta: &'a Meta<'_>) -> impl Iterator<Item = (&'a str, &'a str)> {
 
 /// An object that is being read.
 struct Reading<'a, 'm> {
-    kind: &'static str,
+    about: About<'a>,
     meta: &'a Meta<'m>,
     notes: &'a mut Notes,
 }
@@ -116,9 +119,8 @@ struct Reading<'a, 'm> {
 impl Reading<'_, '_> {
     /// Tells of the annotation whose key and value these are.
     fn warn(&mut self, key: &str, value: &str, message: &str) {
-        let (kind, name) = (self.kind, &*self.meta.name);
-        let text = format!("{kind} {name}: annotation {key}: {message}");
-        self.notes.warn(&[&self.meta.uid, key, value], text);
+        let message = format!("annotation {key}: {message}");
+        self.notes.warn_about(self.about, &[key, value], &message);
     }
 
     /// A problem of a key of the file.
@@ -150,11 +152,8 @@ impl Reading<'_, '_> {
                     self.warn(&key, value, &message);
                 }
                 None => {
-                    let text = format!(
-                        "{} {}: annotation {key} is not known",
-                        self.kind, &*meta.name
-                    );
-                    self.notes.aside(&[&meta.uid, &key, value], text);
+                    let message = format!("annotation {key} is not known");
+                    self.notes.aside_about(self.about, &[&key, value], &message);
                 }
             }
         }
@@ -178,27 +177,53 @@ impl Reading<'_, '_> {
     fn active_ports(&mut self) -> Option<Box<[u16]>> {
         let mut all = self.meta.annotations.0.iter();
         let (_, value) = all.find(|(key, _)| **key == *ACTIVE_PORTS)?;
-        let mut ports = Vec::new();
-        for item in value
-            .split(',')
-            .map(str::trim)
-            .filter(|item| !item.is_empty())
-        {
-            match item.parse() {
-                Ok(port) if ports.len() < MOST_PORTS => ports.push(port),
-                Ok(_) => {}
-                Err(_) => {
-                    let message = format!("{item:?} is no port, and is passed over");
-                    self.warn(ACTIVE_PORTS, item, &message);
-                }
-            }
+        if let Err(problem) = bounded(value) {
+            let message = format!("{problem}; it is served without it");
+            self.warn(ACTIVE_PORTS, value, &message);
+            return None;
         }
-        Some(ports.into())
+        let items = || value.split(',').map(str::trim);
+        let is_wrong = |item: &&str| !item.is_empty() && item.parse::<u16>().is_err();
+        if let Some(item) = items().find(is_wrong) {
+            let message = format!("{item:?} is no port, and is passed over");
+            self.warn(ACTIVE_PORTS, item, &message);
+        }
+        let ports = items().filter_map(|item| item.parse().ok());
+        Some(ports.take(MOST_PORTS).collect())
+    }
+
+    /// With the object's labels, as far as there is room.
+    fn labelled(&mut self, mut traits: Traits, model_label: Option<&str>) -> Traits {
+        let meta = self.meta;
+        let model_label = model_label.or_else(|| meta.label("model"));
+        let model_label = model_label.map(|label| ("model_label", label));
+        let all = meta.labels.iter().flatten();
+        let all = all.map(|(name, value)| (&**name, &**value));
+        let mut left_out = 0_usize;
+        for (name, value) in model_label.into_iter().chain(all) {
+            if traits.labels.contains_key(name) {
+                continue;
+            }
+            if traits.labels.len() >= MOST_LABELS {
+                left_out += 1;
+                continue;
+            }
+            traits.labels.insert(name.to_owned(), value.to_owned());
+        }
+        if left_out > 0 {
+            let message = format!(
+                "an engine has {MOST_LABELS} labels at most: {left_out} are left out, the last \
+                 in their order"
+            );
+            self.notes.warn_about(self.about, &["labels"], &message);
+        }
+        traits
     }
 }
 
 impl Said {
-    /// What is said of an engine at that place.
+    /// What is said of an engine at that place. Its pod and its node are told even
+    /// where [`MOST_LABELS`] are there already.
     pub(super) fn traits_at(&self, place: Place<'_>) -> Arc<Traits> {
         let mut traits = Traits::clone(&self.traits);
         for (name, value) in [("pod", place.pod), ("node", place.node)] {
@@ -240,56 +265,22 @@ pub(super) fn zone_of<'a>(meta: &'a Meta<'_>) -> Option<&'a str> {
     meta.label(ZONE).or_else(|| meta.label(REGION))
 }
 
-/// An engine of the object with that uid. `host` is an address, or a name.
-pub(super) fn engine(
-    uid: &str,
-    (host, ip): (&str, Option<IpAddr>),
-    port: u16,
-    models: Option<Vec<String>>,
-    traits: &Arc<Traits>,
-) -> Option<Served> {
-    let host = match ip {
-        Some(IpAddr::V6(_)) => format!("http://[{host}]:{port}"),
-        _ => format!("http://{host}:{port}"),
-    };
-    Some(Served {
-        identity: Arc::from(format!("{uid}:{port}")),
-        ip,
-        created: 0,
-        is_ready: false,
-        url: EngineUrl::parse(&host).ok()?,
-        models: models.map(|models| each_once(models.iter().map(String::as_str))),
-        traits: Arc::clone(traits),
-    })
-}
-
 fn config_key(name: &str) -> Option<&'static str> {
     let known = KEYS.iter().find(|(annotation, _)| *annotation == name)?;
     Some(known.1)
 }
 
-/// With the object's labels, as far as there is room.
-fn labelled(mut traits: Traits, meta: &Meta<'_>, model_label: Option<&str>) -> Traits {
-    let model_label = model_label.or_else(|| meta.label("model"));
-    if let Some(label) = model_label {
-        let free = traits.labels.entry("model_label".to_owned());
-        free.or_insert_with(|| label.to_owned());
+/// As for the keys of the file: more than that is not even read.
+fn bounded(text: &str) -> Result<(), String> {
+    match text.len() {
+        0..=MAX_SAID => Ok(()),
+        length => Err(format!("has {length} bytes; at most {MAX_SAID} are read")),
     }
-    for (name, value) in meta.labels.iter().flatten() {
-        if traits.labels.len() >= MOST_LABELS {
-            break;
-        }
-        if !traits.labels.contains_key(&**name) {
-            traits
-                .labels
-                .insert(String::from(&**name), String::from(&**value));
-        }
-    }
-    traits
 }
 
 /// A list of ports.
 fn own_ports(text: &str) -> Result<Box<[u16]>, String> {
+    bounded(text)?;
     let mut ports = Vec::new();
     for item in text.split(',').map(str::trim) {
         match item.parse() {
@@ -325,7 +316,7 @@ mod tests {
         let meta = meta.to_string();
         let meta: Meta<'_> = serde_json::from_str(&meta).unwrap();
         let mut notes = Notes::default();
-        let said = said("pod", &meta, None, &mut notes);
+        let said = said(meta.about("pod"), &meta, None, &mut notes);
         let told = notes.warnings().into_iter().map(str::to_owned).collect();
         (said, told)
     }
@@ -423,13 +414,42 @@ mod tests {
             map.into()
         };
         let (said, told) = read(&many(MOST_LABELS + 1), &json!({}));
+        assert_eq!((said.traits.labels.len(), told.len()), (MOST_LABELS, 1));
+        assert!(
+            told[0].contains("64 labels at most: 1 are left out"),
+            "{told:?}"
+        );
+        let place = Place {
+            pod: Some("a"),
+            node: Some("n"),
+            zone: None,
+        };
+        assert_eq!(said.traits_at(place).labels.len(), MOST_LABELS + 2);
+        let (said, told) = read(&many(MOST_LABELS), &json!({}));
         assert_eq!((said.traits.labels.len(), told.len()), (MOST_LABELS, 0));
         let own = |count| json!({"pilotfish.dev/labels": many(count).to_string()});
-        let (said, told) = read(&json!({"app": "x"}), &own(MOST_LABELS));
+        let (said, told) = read(&json!({"l000": "x"}), &own(MOST_LABELS));
         assert_eq!((said.traits.labels.len(), told.len()), (MOST_LABELS, 0));
         let (said, told) = read(&json!({"app": "x"}), &own(MOST_LABELS + 1));
         assert_eq!((said.traits.labels.len(), told.len()), (1, 1));
         assert!(told[0].contains("at most 64"), "{told:?}");
+    }
+
+    #[test]
+    fn lists_of_ports_are_bounded() {
+        for key in ["pilotfish.dev/ports", ACTIVE_PORTS] {
+            for (length, expected) in [(MAX_SAID, 0), (MAX_SAID + 1, 1)] {
+                let value = format!("9000,{}9001", " ".repeat(length - 9));
+                let (said, told) = read(&json!({}), &json!({key: value}));
+                assert_eq!(told.len(), expected, "{key}");
+                let ports = said.ports.or(said.active);
+                assert_eq!(ports.is_some(), expected == 0, "{key}");
+            }
+            // Whatever is in it, it is one short line.
+            let (_, told) = read(&json!({}), &json!({key: "x\n,".repeat(MAX_SAID / 3)}));
+            assert_eq!(told.len(), 1, "{key}");
+            assert!(told[0].chars().count() <= 200 && !told[0].contains('\n'));
+        }
     }
 
     #[test]

@@ -3,9 +3,11 @@
 //! Configuration, tokens that are read anew, and TLS are `kube`'s. Its retries are
 //! not used, nor its log: it would tell of every failure, and sit on it for minutes.
 
+mod client;
 mod place;
+mod plugin;
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::error::Error as StdError;
 use std::path::Path;
 use std::time::Duration;
@@ -14,36 +16,45 @@ use bytes::Bytes;
 use http::header::{ACCEPT, CONTENT_TYPE, RETRY_AFTER, USER_AGENT};
 use http::{Request, Response, StatusCode};
 use http_body_util::BodyExt as _;
-use hyper_timeout::TimeoutConnector;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::TokioExecutor;
-use kube::client::{Body, ClientBuilder, ConfigExt as _};
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
+use kube::client::Body;
 use kube::{Client, Config};
+use tokio::sync::Mutex;
+use tokio::time::error::Elapsed;
 use tokio::time::timeout;
 use tokio_rustls::rustls;
-use tower::{BoxError, ServiceExt as _};
 
 use super::fault::{Fault, Told, shortened};
+use client::{CONNECT, Parts, of_credentials};
 pub use place::NoCluster;
-use place::{Place, told};
+use place::Place;
 
-/// Until a connection stands, with TLS.
-const CONNECT: Duration = Duration::from_secs(3);
+/// How long before they run out credentials are asked for anew.
+const EARLY: SignedDuration = SignedDuration::from_secs(30);
 /// Bytes of a refusal that are read.
 const MOST_REFUSAL: usize = 64 << 10;
 
 /// An API server, and who we are to it.
 pub struct ApiServer {
     place: Place,
-    config: RefCell<Config>,
-    /// Made where it is first used: it belongs to a runtime.
-    client: RefCell<Option<Client>>,
+    /// Locked while it is made: once for all who ask.
+    connected: Mutex<Connected>,
     /// Whether what we know of it is to be read anew before the next request.
     is_stale: Cell<bool>,
     /// Whether it has refused a list as a stream: then not asked for again.
     pub(super) refuses_streams: Cell<bool>,
     server: String,
     namespace: String,
+}
+
+/// What is known of how to ask it.
+struct Connected {
+    config: Config,
+    /// What a client is made of where it is first used: it belongs to a runtime.
+    parts: Option<Parts>,
+    client: Option<Client>,
+    /// When its credentials run out, if they tell.
+    expires: Option<Timestamp>,
 }
 
 impl std::fmt::Debug for ApiServer {
@@ -59,14 +70,15 @@ impl std::fmt::Debug for ApiServer {
 
 impl ApiServer {
     /// In a pod, the one that the pod's service account is for; else the one of
-    /// `$KUBECONFIG` or `~/.kube/config`. Nothing is sent to it yet; it may be used
-    /// on another runtime than this is called on.
+    /// `$KUBECONFIG` or `~/.kube/config`. Nothing is sent to it yet, and no plugin
+    /// of a kubeconfig is run; it may be used on another runtime than this is
+    /// called on.
     ///
     /// # Errors
     /// When there is none, or its credentials cannot be used.
     pub async fn locate() -> Result<Self, NoCluster> {
         let (place, config) = Place::find().await?;
-        Self::of(place, config)
+        Box::pin(Self::of(place, config)).await
     }
 
     /// The one of that kubeconfig file's current context.
@@ -76,22 +88,31 @@ impl ApiServer {
     pub async fn of_kubeconfig(file: &Path) -> Result<Self, NoCluster> {
         let place = Place::File(file.to_owned());
         let config = place.read().await?;
-        Self::of(place, config)
+        Box::pin(Self::of(place, config)).await
     }
 
-    fn of(place: Place, config: Config) -> Result<Self, NoCluster> {
+    async fn of(place: Place, config: Config) -> Result<Self, NoCluster> {
         let server = config.cluster_url.to_string();
-        // Whatever is wrong with it is to be known at once.
-        client(&config).map_err(|error| NoCluster::Credentials {
-            why: told(&error),
-            server: server.clone(),
-        })?;
+        // Whatever is wrong with it is to be known at once, but for what a plugin
+        // says: it takes its time, and what it gives does not last.
+        let parts = match plugin::of(&config.auth_info) {
+            Some(_) => None,
+            None => {
+                let parts = Box::pin(Parts::of(&config)).await;
+                let server = server.clone();
+                Some(parts.map_err(|why| NoCluster::Credentials { server, why })?)
+            }
+        };
         Ok(Self {
             place,
             server,
             namespace: config.default_namespace.clone(),
-            config: RefCell::new(config),
-            client: RefCell::new(None),
+            connected: Mutex::new(Connected {
+                config,
+                parts,
+                client: None,
+                expires: None,
+            }),
             is_stale: Cell::new(false),
             refuses_streams: Cell::new(false),
         })
@@ -114,7 +135,8 @@ impl ApiServer {
     /// # Errors
     /// Without a connection, a head in time, or the status 200 and JSON.
     pub async fn get(&self, path_and_query: &str, within: Duration) -> Result<Answer, Fault> {
-        let sent = match timeout(within, self.send(path_and_query)).await {
+        let client = self.client().await?;
+        let sent = match timeout(within, self.send(&client, path_and_query)).await {
             Ok(sent) => sent,
             Err(_) => Err(self.late("answer", within)),
         };
@@ -139,13 +161,12 @@ impl ApiServer {
         })
     }
 
-    async fn send(&self, path_and_query: &str) -> Result<Response<Body>, Fault> {
+    async fn send(&self, client: &Client, path_and_query: &str) -> Result<Response<Body>, Fault> {
         let request = Request::get(path_and_query)
             .header(ACCEPT, "application/json")
             .header(USER_AGENT, concat!("pilotfish/", env!("CARGO_PKG_VERSION")))
             .body(Body::empty());
         let request = request.map_err(|error| Fault::Garbled(error.to_string()))?;
-        let client = self.client().await?;
         let sent = client.send(request).await;
         sent.map_err(|error| self.fault(&error))
     }
@@ -187,39 +208,43 @@ impl ApiServer {
     }
 
     /// The client. Made anew, from what is configured now, after a 401 or a fault of
-    /// TLS: tokens of files are read again by `kube`, each minute, but certificates,
-    /// keys, and what a plugin gave, may have run out.
+    /// TLS, and when what a plugin gave runs out: tokens of files are read again by
+    /// `kube`, each minute, but certificates and keys are not.
     async fn client(&self) -> Result<Client, Fault> {
-        let known = self.client.borrow().clone();
-        if self.is_stale.take()
-            && let Ok(config) = self.place.read().await
-        {
+        let mut own = self.connected.lock().await;
+        let is_over = own.expires.is_some_and(|at| Timestamp::now() + EARLY >= at);
+        if self.is_stale.get() || is_over {
+            (own.parts, own.client) = (None, None);
             // One that cannot be read now may be being written.
-            *self.config.borrow_mut() = config;
-        } else if let Some(client) = known {
-            return Ok(client);
-        }
-        let client = client(&self.config.borrow()).map_err(|error| {
-            self.is_stale.set(true);
-            Fault::Credentials {
-                server: self.server.clone(),
-                why: told(&error),
+            if let Ok(config) = self.place.read().await {
+                own.config = config;
             }
+        } else if let Some(client) = &own.client {
+            return Ok(client.clone());
+        }
+        let parts = match own.parts.take() {
+            Some(parts) => Ok(parts),
+            None => Box::pin(Parts::of(&own.config)).await,
+        };
+        self.is_stale.set(parts.is_err());
+        let parts = parts.map_err(|why| Fault::Credentials {
+            server: self.server.clone(),
+            why,
         })?;
-        *self.client.borrow_mut() = Some(client.clone());
-        Ok(client)
+        own.expires = parts.expires;
+        Ok(own.client.insert(parts.client()).clone())
     }
 
     fn fault(&self, error: &kube::Error) -> Fault {
         let server = self.server.clone();
+        if let Some(why) = of_credentials(error) {
+            return Fault::Credentials { server, why };
+        }
         let why = deepest(error);
-        match error {
-            kube::Error::Auth(error) => Fault::Credentials {
-                server,
-                why: told(error),
-            },
-            error if is_of_tls(error) => Fault::Tls { server, why },
-            _ => Fault::Unreachable { server, why },
+        if is_of_tls(error) {
+            Fault::Tls { server, why }
+        } else {
+            Fault::Unreachable { server, why }
         }
     }
 
@@ -257,40 +282,23 @@ impl Answer {
     }
 }
 
-/// A client of the runtime that this is called on.
-fn client(config: &Config) -> Result<Client, kube::Error> {
-    let mut http = HttpConnector::new();
-    http.enforce_http(false);
-    http.set_nodelay(true);
-    let https = config.rustls_https_connector_with_connector(http)?;
-    let mut connector = TimeoutConnector::new(https);
-    connector.set_connect_timeout(Some(CONNECT));
-    let http = hyper_util::client::legacy::Client::builder(TokioExecutor::new())
-        .pool_max_idle_per_host(2)
-        .build::<_, Body>(connector)
-        .map_err(BoxError::from);
-    let named = ClientBuilder::new(http, config.default_namespace.clone());
-    let client = match config.auth_layer()? {
-        Some(auth) => named
-            .with_layer(&config.extra_headers_layer()?)
-            .with_layer(&auth)
-            .with_layer(&config.base_uri_layer())
-            .build(),
-        None => named
-            .with_layer(&config.extra_headers_layer()?)
-            .with_layer(&config.base_uri_layer())
-            .build(),
-    };
-    Ok(client)
-}
-
 /// The error behind all the others, which says most.
 fn deepest(error: &(dyn StdError + 'static)) -> String {
     let mut deepest = error;
     while let Some(source) = deepest.source() {
         deepest = source;
     }
+    if is_late(deepest) {
+        return format!("no connection within {CONNECT:?}");
+    }
     shortened(&deepest.to_string())
+}
+
+/// Whether it is of [`CONNECT`]: the only deadline that the client has of its own.
+fn is_late(error: &(dyn StdError + 'static)) -> bool {
+    let wrapped = error.downcast_ref::<std::io::Error>();
+    let wrapped = wrapped.and_then(std::io::Error::get_ref);
+    error.is::<Elapsed>() || wrapped.is_some_and(|error| error.is::<Elapsed>())
 }
 
 fn is_of_tls(error: &(dyn StdError + 'static)) -> bool {

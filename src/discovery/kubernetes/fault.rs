@@ -93,17 +93,6 @@ impl Fault {
         }
     }
 
-    /// Whether it comes of a server that is up: one that answers, and not of its
-    /// own failure.
-    #[must_use]
-    pub fn is_contact(&self) -> bool {
-        match self {
-            Self::Refused(refused) => refused.told.code < 500,
-            Self::Expired(_) => true,
-            _ => false,
-        }
-    }
-
     /// Whether a watch that failed so cannot go on where it was.
     #[must_use]
     pub fn needs_list(&self) -> bool {
@@ -212,12 +201,12 @@ impl Refused {
             ),
             403 => format!(
                 "the Kubernetes API server does not let us {verb} {resource} {place} (403: {message}): apply a \
-                 Role that allows get, list, watch on {whole} {place} to this pod's service account, with a \
+                 Role that allows list and watch on {whole} {place} to this pod's service account, with a \
                  RoleBinding (see manifests/ and docs/kubernetes.md)"
             ),
             404 => format!(
-                "the Kubernetes API server has no {whole} (404: {message}): check that their \
-                 CustomResourceDefinition is installed, or choose another source"
+                "the Kubernetes API server has no {whole} (404: {message}): {}, or choose another source",
+                self.of.whence()
             ),
             _ => format!(
                 "the Kubernetes API server refused to {verb} {resource} {place} ({code} {}: {message})",
@@ -264,6 +253,17 @@ impl Collection {
         match &self.namespace {
             Some(namespace) => format!("in namespace {namespace}"),
             None => "in all namespaces".to_owned(),
+        }
+    }
+
+    /// What a server needs to have it.
+    fn whence(&self) -> &'static str {
+        match &*self.group {
+            "inference.networking.k8s.io" => {
+                "check that their CustomResourceDefinition is installed"
+            }
+            "discovery.k8s.io" => "they need Kubernetes 1.21 or later",
+            _ => "check the server's address",
         }
     }
 
@@ -417,39 +417,53 @@ mod tests {
         for part in [
             "watch pods",
             "in namespace ns",
-            "apply a Role that allows get, list, watch on pods in namespace ns to this pod's service account",
+            "apply a Role that allows list and watch on pods in namespace ns to this pod's service account",
             "RoleBinding",
             "manifests/",
         ] {
             assert!(text.contains(part), "{text}");
         }
-        let pool = "/apis/inference.networking.k8s.io/v1/namespaces/ns/inferencepools";
-        let text = Told::read(Some(404), b"404 page not found").into_fault("list", pool);
-        assert!(text.to_string().contains("CustomResourceDefinition"));
-        let text = text.to_string();
-        assert!(text.contains("inferencepools.inference.networking.k8s.io"));
+        assert!(!text.contains("get"), "{text}");
+        for (path, resource, part) in [
+            (
+                "/apis/inference.networking.k8s.io/v1/namespaces/ns/inferencepools",
+                "inferencepools.inference.networking.k8s.io",
+                "CustomResourceDefinition",
+            ),
+            (
+                "/apis/discovery.k8s.io/v1/namespaces/ns/endpointslices",
+                "endpointslices.discovery.k8s.io",
+                "Kubernetes 1.21",
+            ),
+            (PODS, "pods", "address"),
+        ] {
+            let fault = Told::read(Some(404), b"404 page not found").into_fault("list", path);
+            let text = fault.to_string();
+            assert!(text.contains(resource) && text.contains(part), "{text}");
+            let is_custom = text.contains("CustomResourceDefinition");
+            assert_eq!(is_custom, part == "CustomResourceDefinition");
+        }
         assert!(refused(401).to_string().contains("token"));
     }
 
     #[test]
     fn what_each_means() {
-        // Status, reason, whether it is contact, whether a watch must list anew.
+        // Status, reason, whether a watch must list anew.
         let cases = [
-            (400, Reason::Refused, true, true),
-            (401, Reason::Credentials, true, false),
-            (403, Reason::Forbidden, true, false),
-            (404, Reason::Refused, true, true),
-            (410, Reason::Expired, true, true),
-            (422, Reason::Refused, true, true),
-            (429, Reason::Throttled, true, false),
-            (500, Reason::Server, false, true),
-            (503, Reason::Server, false, false),
-            (504, Reason::Server, false, true),
+            (400, Reason::Refused, true),
+            (401, Reason::Credentials, false),
+            (403, Reason::Forbidden, false),
+            (404, Reason::Refused, true),
+            (410, Reason::Expired, true),
+            (422, Reason::Refused, true),
+            (429, Reason::Throttled, false),
+            (500, Reason::Server, true),
+            (503, Reason::Server, false),
+            (504, Reason::Server, true),
         ];
-        for (code, reason, is_contact, needs_list) in cases {
+        for (code, reason, needs_list) in cases {
             let fault = refused(code);
             assert_eq!(fault.reason(), reason, "{code}");
-            assert_eq!(fault.is_contact(), is_contact, "{code}");
             assert_eq!(fault.needs_list(), needs_list, "{code}");
         }
         for (at, reason) in Reason::ALL.into_iter().enumerate() {

@@ -19,6 +19,24 @@ use crate::discovery::Found;
 /// Objects of one collection at most, and engines of them.
 pub const MAX_OBJECTS: usize = 100_000;
 
+/// Where this process listens itself: an engine there would be a loop of requests.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Own {
+    /// The port of the listener for clients; 0: not known.
+    pub port: u16,
+    /// The addresses that others reach it at. Those of the loopback are its own in
+    /// any case.
+    pub ips: Vec<IpAddr>,
+}
+
+impl Own {
+    /// Whether it is this process that listens there.
+    pub(super) fn is_at(&self, ip: IpAddr, port: u16) -> bool {
+        let is_ours = |own: &IpAddr| own.to_canonical() == ip;
+        self.port != 0 && port == self.port && (ip.is_loopback() || self.ips.iter().any(is_ours))
+    }
+}
+
 /// Which of a source's watches an event is of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stream {
@@ -45,17 +63,46 @@ enum Collections {
         name: String,
         pods: Objects<Pod>,
         pools: Objects<Pool>,
+        absence: Absence,
     },
     Services {
         services: Objects<Service>,
+        /// Also those of services that are none of ours: they need not carry their
+        /// service's labels, and may come before it.
         endpoints: Objects<Endpoints>,
+        /// Which of the services are served, in their order.
+        are_served: Vec<bool>,
     },
 }
 
+/// Whether the pool is not there, and how often it was found not to be.
+#[derive(Debug, Default)]
+struct Absence {
+    is_now: bool,
+    times: u64,
+}
+
+impl Absence {
+    /// Tells that the pool of that name is not there, each time that it comes to that.
+    fn tell(&mut self, pools: &Objects<Pool>, (name, namespace): (&str, &str), notes: &mut Notes) {
+        let is_now = pools.is_listed() && pools.get(name).is_none();
+        if is_now && !self.is_now {
+            self.times += 1;
+            let text = format!(
+                "there is no InferencePool {name} in namespace {namespace}; nothing is served \
+                 until there is"
+            );
+            notes.warn(&["no pool", &self.times.to_string()], &text);
+        }
+        self.is_now = is_now;
+    }
+}
+
 impl Known {
-    /// Nothing yet. `namespace`: the one that is watched.
+    /// Nothing yet. `namespace`: the one that is watched; `own`: what is never
+    /// taken as an engine.
     #[must_use]
-    pub fn new(settings: &Kubernetes, namespace: &str) -> Self {
+    pub fn new(settings: &Kubernetes, namespace: &str, own: &Own) -> Self {
         let objects = match &settings.source {
             Source::Pods => Collections::Pods(Objects::new(MAX_OBJECTS)),
             Source::EndpointSlices => Collections::Slices(Objects::new(MAX_OBJECTS)),
@@ -63,10 +110,12 @@ impl Known {
                 name: name.clone(),
                 pods: Objects::new(MAX_OBJECTS),
                 pools: Objects::new(MAX_OBJECTS),
+                absence: Absence::default(),
             },
             Source::Services => Collections::Services {
                 services: Objects::new(MAX_OBJECTS),
                 endpoints: Objects::new(MAX_OBJECTS),
+                are_served: Vec::new(),
             },
         };
         let has_pool = matches!(objects, Collections::Pool { .. });
@@ -75,6 +124,7 @@ impl Known {
             rules: Rules {
                 namespace: namespace.into(),
                 port: settings.port,
+                own: own.clone(),
                 pool_ports: has_pool.then(Box::default),
             },
             once: Once::default(),
@@ -87,6 +137,7 @@ impl Known {
     /// way.
     pub fn take(&mut self, stream: Stream, event: Event<'_>) -> bool {
         let mut notes = Notes::default();
+        let was_listed = self.is_listed();
         let mut taking = Taking {
             rules: &self.rules,
             once: &mut self.once,
@@ -106,17 +157,25 @@ impl Known {
             }
             (Collections::Pods(_) | Collections::Slices(_), Stream::Second) => false,
         };
-        if is_other {
-            self.follow_up(stream);
-        }
+        let matters = is_other && (self.follow_up(stream, &mut notes) || !was_listed);
         self.told.tell(notes);
-        is_other
+        matters
     }
 
-    /// What follows for one collection from a change of the other.
-    fn follow_up(&mut self, stream: Stream) {
+    /// What follows for one collection from a change of the other; tells whether
+    /// engines may be other than before.
+    fn follow_up(&mut self, stream: Stream, notes: &mut Notes) -> bool {
         match (&mut self.objects, stream) {
-            (Collections::Pool { name, pods, pools }, Stream::Second) => {
+            (
+                Collections::Pool {
+                    name,
+                    pods,
+                    pools,
+                    absence,
+                },
+                Stream::Second,
+            ) => {
+                absence.tell(pools, (name, &self.rules.namespace), notes);
                 let pool = pools.get(name).filter(|pool| pool.selector.is_some());
                 if pool.is_none() {
                     pods.clear(&mut self.once);
@@ -126,24 +185,35 @@ impl Known {
                 if ports != self.rules.pool_ports {
                     self.rules.pool_ports = ports;
                     let rules = &self.rules;
-                    pods.remake(&mut self.once, |uid, pod| pod.again(uid, rules));
+                    pods.remake(&mut self.once, |about, pod| {
+                        pod.again(about, rules, &mut *notes)
+                    });
                 }
+                true
             }
             (
                 Collections::Services {
                     services,
                     endpoints,
+                    are_served,
                 },
                 _,
             ) => {
+                let mut now = Vec::with_capacity(are_served.len());
                 for (name, service) in services.iter() {
-                    if is_served(service, endpoints.get(name)) {
+                    let is_served = is_served(service, endpoints.get(name));
+                    if is_served {
                         let served = service.served();
                         served.iter().for_each(|one| self.once.is_ready(one));
                     }
+                    now.push(is_served);
                 }
+                // Most Endpoints of a namespace are of no service that is ours.
+                let is_other = stream == Stream::Main || now != *are_served;
+                *are_served = now;
+                is_other
             }
-            _ => {}
+            _ => true,
         }
     }
 
@@ -160,6 +230,7 @@ impl Known {
             Collections::Services {
                 services,
                 endpoints,
+                ..
             } => services.is_listed() && endpoints.is_listed(),
         }
     }
@@ -189,6 +260,7 @@ impl Known {
             Collections::Services {
                 services,
                 endpoints,
+                ..
             } => {
                 for (name, service) in services.iter() {
                     let is_ready = is_served(service, endpoints.get(name));

@@ -9,6 +9,18 @@ use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 const REMEMBERED: usize = 65_536;
 /// Notes on one object at most.
 const MOST: usize = 16;
+/// Characters of a note at most: an object's texts may be very long.
+const MOST_TEXT: usize = 200;
+/// So many of them are its end, which says what follows.
+const END: usize = 80;
+
+/// The object that a note is about.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct About<'a> {
+    pub(super) kind: &'static str,
+    pub(super) name: &'a str,
+    pub(super) uid: &'a str,
+}
 
 /// What came up while one event was taken in.
 #[derive(Debug, Default)]
@@ -30,20 +42,30 @@ enum Gravity {
 
 impl Notes {
     /// Something that somebody should put right; `of` tells it from others.
-    pub(super) fn warn(&mut self, of: &[&str], text: String) {
+    pub(super) fn warn(&mut self, of: &[&str], text: &str) {
         self.add(Gravity::Warning, of, text);
     }
 
-    /// Something that may well be meant so.
-    pub(super) fn aside(&mut self, of: &[&str], text: String) {
-        self.add(Gravity::Aside, of, text);
+    /// The same, of an object.
+    pub(super) fn warn_about(&mut self, about: About<'_>, of: &[&str], message: &str) {
+        let About { kind, name, uid } = about;
+        let of = [&[uid], of].concat();
+        self.warn(&of, &format!("{kind} {name}: {message}"));
     }
 
-    fn add(&mut self, gravity: Gravity, of: &[&str], text: String) {
+    /// Something that may well be meant so, of an object.
+    pub(super) fn aside_about(&mut self, about: About<'_>, of: &[&str], message: &str) {
+        let About { kind, name, uid } = about;
+        let of = [&[uid], of].concat();
+        self.add(Gravity::Aside, &of, &format!("{kind} {name}: {message}"));
+    }
+
+    fn add(&mut self, gravity: Gravity, of: &[&str], text: &str) {
         if self.0.len() < MOST {
             let mut hasher = DefaultHasher::new();
             of.hash(&mut hasher);
             let of = hasher.finish();
+            let text = line(text);
             self.0.push(Note { of, gravity, text });
         }
     }
@@ -57,6 +79,27 @@ impl Notes {
             .filter(|note| note.gravity == Gravity::Warning);
         warnings.map(|note| note.text.as_str()).collect()
     }
+}
+
+/// The text as one line of the log, without what a terminal would act upon; of a
+/// long one the beginning and the end: what somebody wrote stands between them.
+fn line(text: &str) -> String {
+    let plain = |c: char| if is_plain(c) { c } else { '\u{fffd}' };
+    let count = text.chars().count();
+    let all = text.chars().map(plain);
+    if count <= MOST_TEXT {
+        return all.collect();
+    }
+    let mut short: String = all.clone().take(MOST_TEXT - END - 1).collect();
+    short.push('…');
+    short.extend(all.skip(count - END));
+    short
+}
+
+fn is_plain(c: char) -> bool {
+    let turns_text =
+        matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    !c.is_control() && !turns_text
 }
 
 /// What has been told.
@@ -105,8 +148,13 @@ mod tests {
         let mut told = Told::default();
         for (of, expected) in [(["a", "b"], 1), (["a", "b"], 1), (["ab", ""], 2)] {
             let mut notes = Notes::default();
-            notes.warn(&of, "text".to_owned());
-            notes.aside(&["other"], "text".to_owned());
+            notes.warn(&of, "text");
+            let about = About {
+                kind: "pod",
+                name: "a",
+                uid: "u",
+            };
+            notes.aside_about(about, &["other"], "text");
             assert_eq!(notes.warnings(), ["text"]);
             told.tell(notes);
             assert_eq!(told.warnings, expected);
@@ -114,10 +162,30 @@ mod tests {
     }
 
     #[test]
+    fn a_note_is_a_short_line() {
+        for (text, expected) in [
+            ("é".repeat(MOST_TEXT), "é".repeat(MOST_TEXT)),
+            (
+                format!("{}b{}", "a".repeat(MOST_TEXT - END), "c".repeat(END)),
+                format!("{}…{}", "a".repeat(MOST_TEXT - END - 1), "c".repeat(END)),
+            ),
+            (
+                "a\n\x1b[2J\u{202e}\u{85}b".to_owned(),
+                "a\u{fffd}\u{fffd}[2J\u{fffd}\u{fffd}b".to_owned(),
+            ),
+            (String::new(), String::new()),
+        ] {
+            let mut notes = Notes::default();
+            notes.warn(&[], &text);
+            assert_eq!(notes.warnings(), [expected]);
+        }
+    }
+
+    #[test]
     fn little_is_told_of_one_object_and_not_all_is_remembered() {
         let mut notes = Notes::default();
         for n in 0..=MOST {
-            notes.warn(&[&n.to_string()], String::new());
+            notes.warn(&[&n.to_string()], "");
         }
         assert_eq!(notes.warnings().len(), MOST);
         let mut told = Told::default();

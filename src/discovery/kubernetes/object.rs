@@ -11,6 +11,7 @@ use std::ops::Deref;
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
 
 use super::annotations::is_known;
+use super::notes::About;
 
 /// Text, borrowed unless it has escapes.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, serde::Deserialize)]
@@ -49,6 +50,15 @@ pub(super) struct Meta<'a> {
 }
 
 impl Meta<'_> {
+    /// The object, as notes name it.
+    pub(super) fn about(&self, kind: &'static str) -> About<'_> {
+        About {
+            kind,
+            name: &self.name,
+            uid: &self.uid,
+        }
+    }
+
     /// Whether it is being deleted.
     pub(super) fn is_terminating(&self) -> bool {
         self.deletion_timestamp.is_some()

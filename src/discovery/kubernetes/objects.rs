@@ -9,7 +9,8 @@ use std::rc::Rc;
 use serde::Deserialize;
 
 use super::event::Event;
-use super::notes::Notes;
+use super::known::Own;
+use super::notes::{About, Notes};
 use super::object::{Meta, Named};
 use super::once::{Once, Served};
 
@@ -35,6 +36,8 @@ pub(super) struct Rules {
     pub(super) namespace: Box<str>,
     /// Where engines listen, unless they tell otherwise.
     pub(super) port: u16,
+    /// Where we listen ourselves.
+    pub(super) own: Own,
     /// Where they listen instead, if a pool tells; none while there is no pool.
     pub(super) pool_ports: Option<Box<[u16]>>,
 }
@@ -92,10 +95,15 @@ impl<T: Kept> Map<T> {
     }
 
     /// Each made anew; what is too much then is left out until the next list.
-    fn remade(&self, again: impl Fn(&str, &T) -> T, most: usize) -> Self {
+    fn remade(&self, again: &mut impl FnMut(About<'_>, &T) -> T, most: usize) -> Self {
         let mut made = Self::default();
         for (name, held) in &self.by_name {
-            let kept = again(&held.uid, &held.kept);
+            let about = About {
+                kind: T::KIND,
+                name,
+                uid: &held.uid,
+            };
+            let kept = again(about, &held.kept);
             let uid = held.uid.clone();
             let _ = made.insert(name, Rc::new(Held { uid, kept }), most);
         }
@@ -178,10 +186,10 @@ impl<T: Kept> Objects<T> {
     }
 
     /// Makes each anew of what is kept of it; also what a list has brought so far.
-    pub(super) fn remake(&mut self, once: &mut Once, again: impl Fn(&str, &T) -> T) {
-        let live = self.live.remade(&again, self.most);
+    pub(super) fn remake(&mut self, once: &mut Once, mut again: impl FnMut(About<'_>, &T) -> T) {
+        let live = self.live.remade(&mut again, self.most);
         let list = self.list.as_ref();
-        self.list = list.map(|list| list.remade(&again, self.most));
+        self.list = list.map(|list| list.remade(&mut again, self.most));
         self.replace(live, once);
     }
 
@@ -287,16 +295,16 @@ fn unreadable<T: Kept>(bytes: &[u8], error: &serde_json::Error, notes: &mut Note
         .as_ref()
         .map_or("without a name", |named| &*named.metadata.name);
     let text = format!("{kind} {name}: cannot be read ({error}), and is not taken");
-    notes.warn(&["unreadable", kind, name], text);
+    notes.warn(&["unreadable", kind, name], &text);
 }
 
 fn too_many<T: Kept>(most: usize, notes: &mut Notes) {
     let kind = T::KIND;
     let text = format!(
         "there are more than {most} objects ({kind}), or more engines of them: others are \
-         not taken; give a narrower selector"
+         not taken; give a narrower selector, or a namespace with fewer"
     );
-    notes.warn(&["too many", kind], text);
+    notes.warn(&["too many", kind], &text);
 }
 
 #[cfg(test)]
@@ -321,6 +329,7 @@ pub(super) mod testing {
         Rules {
             namespace: "ns".into(),
             port: 8000,
+            own: Own::default(),
             pool_ports: None,
         }
     }

@@ -7,8 +7,9 @@ use std::net::IpAddr;
 
 use serde::Deserialize;
 
-use super::annotations::{self, Place, Said, said, zone_of};
-use super::notes::Notes;
+use super::annotations::{Place, Said, said, zone_of};
+use super::engine::{Engine, Host, address};
+use super::notes::{About, Notes};
 use super::object::{Meta, Text};
 use super::objects::{Kept, Rules};
 use super::once::Served;
@@ -56,6 +57,13 @@ impl Status<'_> {
         matches!(phase, Some("Failed" | "Succeeded"))
     }
 
+    /// Its address, unless it has none or has ended: that of a pod that has ended
+    /// may be another pod's by now.
+    fn ip(&self) -> Option<&str> {
+        let ip = self.pod_ip.as_deref().filter(|ip| !ip.is_empty());
+        ip.filter(|_| !self.has_ended())
+    }
+
     fn is_ready(&self) -> bool {
         let mut conditions = self.conditions.iter().flatten();
         conditions.any(|one| &*one.name == "Ready" && &*one.status == "True")
@@ -88,20 +96,23 @@ impl Kept for Pod {
             .spec
             .as_ref()
             .and_then(|spec| spec.node_name.as_deref());
-        let mut said = said(Self::KIND, meta, None, notes);
+        let about = meta.about(Self::KIND);
+        let mut said = said(about, meta, None, notes);
         said.traits = said.traits_at(Place {
             pod: Some(&meta.name),
             node,
             zone: zone_of(meta),
         });
         let pod = Self {
-            ip: status.and_then(|status| address(meta, status, notes)),
+            ip: status
+                .and_then(Status::ip)
+                .and_then(|ip| address(about, "status.podIP", ip, notes)),
             created: meta.created(),
             is_ready: !meta.is_terminating() && status.is_some_and(Status::is_ready),
             said,
             served: Box::default(),
         };
-        pod.again(&meta.uid, rules)
+        pod.again(about, rules, notes)
     }
 
     fn served(&self) -> &[Served] {
@@ -109,40 +120,19 @@ impl Kept for Pod {
     }
 }
 
-/// Its address, unless it has none or has ended: that of a pod that has ended may
-/// be another pod's by now.
-fn address(meta: &Meta<'_>, status: &Status<'_>, notes: &mut Notes) -> Option<IpAddr> {
-    let text = status.pod_ip.as_deref().filter(|ip| !ip.is_empty())?;
-    if status.has_ended() {
-        return None;
-    }
-    let parsed = text.parse();
-    if parsed.is_err() {
-        let name = &*meta.name;
-        let message = format!("pod {name}: status.podIP {text:?} is no address; it is not served");
-        notes.warn(&[&meta.uid, "podIP", text], message);
-    }
-    parsed.ok()
-}
-
 impl Pod {
-    /// The pod with that uid again, by these rules, which tell the ports.
-    pub(super) fn again(&self, uid: &str, rules: &Rules) -> Self {
-        let engine = |ip: IpAddr, port| {
-            let host = ip.to_string();
-            let models = self.said.models.clone();
-            let made =
-                annotations::engine(uid, (&host, Some(ip)), port, models, &self.said.traits)?;
-            Some(Served {
-                created: self.created,
-                is_ready: self.is_ready,
-                ..made
-            })
-        };
-        let ports = || self.said.ports(rules).into_iter();
-        let served = self
-            .ip
-            .map(|ip| ports().filter_map(|port| engine(ip, port)).collect());
+    /// The pod again, by these rules, which tell the ports.
+    pub(super) fn again(&self, about: About<'_>, rules: &Rules, notes: &mut Notes) -> Self {
+        let engine = self.ip.map(|ip| Engine {
+            about,
+            uid: about.uid,
+            host: Host::Ip(ip),
+            created: self.created,
+            is_ready: self.is_ready,
+            models: self.said.models.as_ref(),
+            traits: &self.said.traits,
+        });
+        let served = engine.map(|engine| engine.at_each(self.said.ports(rules), rules, notes));
         Self {
             said: self.said.clone(),
             served: served.unwrap_or_default(),
@@ -211,7 +201,7 @@ mod tests {
         assert!(pod.served().is_empty());
         assert_eq!(
             told,
-            ["pod a: status.podIP \"10.0.0\" is no address; it is not served"]
+            ["pod a: status.podIP \"10.0.0\" is no address; it is not taken"]
         );
     }
 

@@ -63,9 +63,7 @@ impl Kept for Pool {
     fn keep(written: &Written<'_>, _: &Rules, notes: &mut Notes) -> Self {
         let Written { metadata, spec } = written;
         let mut wrong = |of: &str, message: &str| {
-            let name = &*metadata.name;
-            let text = format!("InferencePool {name}: {message}");
-            notes.warn(&[&metadata.uid, of], text);
+            notes.warn_about(metadata.about(Self::KIND), &[of], message);
         };
         if spec.app_protocol.as_deref() == Some("kubernetes.io/h2c") {
             let message = "appProtocol kubernetes.io/h2c: its engines are spoken to in HTTP/1.1 \

@@ -8,7 +8,8 @@
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-use super::annotations::{self, Place, said, zone_of};
+use super::annotations::{Place, said, zone_of};
+use super::engine::{Engine, Host};
 use super::notes::Notes;
 use super::object::{Meta, Text};
 use super::objects::{Kept, Rules};
@@ -61,21 +62,19 @@ impl Kept for Service {
         let spec = written.spec.as_ref();
         let selector = spec.and_then(|spec| spec.selector.as_ref());
         let model_label = selector.and_then(|selector| selector.model.as_deref());
-        let said = said(Self::KIND, meta, model_label, notes);
+        let about = meta.about(Self::KIND);
+        let said = said(about, meta, model_label, notes);
         let traits = said.traits_at(Place {
             zone: zone_of(meta),
             ..Place::default()
         });
-        let name = &*meta.name;
         let listed = spec.and_then(|spec| spec.ports.as_deref());
         let is_external = spec.and_then(|spec| spec.kind.as_deref()) == Some("ExternalName");
         let ports = match said.own_ports() {
             _ if is_external => {
-                let text = format!(
-                    "service {name}: type ExternalName has no endpoints to tell whether it is \
-                     ready: it is not taken; list it as an engine (service_discovery: static)"
-                );
-                notes.warn(&[&meta.uid, "ExternalName"], text);
+                let message = "type ExternalName has no endpoints to tell whether it is ready: it \
+                               is not taken; list it as an engine (service_discovery: static)";
+                notes.warn_about(about, &["ExternalName"], message);
                 Vec::new()
             }
             Some(own) => own.to_vec(),
@@ -83,25 +82,29 @@ impl Kept for Service {
                 let chosen = choose(listed.unwrap_or_default(), rules.port);
                 if chosen.is_none() {
                     let number = rules.port;
-                    let text = format!(
-                        "service {name}: expected one port, or one with the number {number} \
-                         (k8s_port), or one that is named \"http\"; it is not taken"
+                    let message = format!(
+                        "expected one port, or one with the number {number} (k8s_port), or one \
+                         that is named \"http\"; it is not taken"
                     );
-                    notes.warn(&[&meta.uid, "ports"], text);
+                    notes.warn_about(about, &["ports"], &message);
                 }
                 chosen.into_iter().collect()
             }
         };
-        let host = format!("{name}.{}.svc", rules.namespace);
-        let served = ports.into_iter().filter_map(|port| {
-            let made =
-                annotations::engine(&meta.uid, (&host, None), port, said.models.clone(), &traits)?;
-            let created = meta.created();
-            Some(Served { created, ..made })
-        });
+        let host = format!("{}.{}.svc", &*meta.name, rules.namespace);
+        let engine = Engine {
+            about,
+            uid: &meta.uid,
+            host: Host::Name(&host),
+            created: meta.created(),
+            // Its endpoints tell.
+            is_ready: false,
+            models: said.models.as_ref(),
+            traits: &traits,
+        };
         Self {
             is_terminating: meta.is_terminating(),
-            served: served.collect(),
+            served: engine.at_each(ports, rules, notes),
         }
     }
 

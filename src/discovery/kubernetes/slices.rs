@@ -3,11 +3,10 @@
 //! An endpoint may be in two slices for a moment, or have an address of each
 //! family: it is one engine.
 
-use std::net::IpAddr;
-
 use serde::Deserialize;
 
-use super::annotations::{self, Place, Said, said, zone_of};
+use super::annotations::{Place, Said, said, zone_of};
+use super::engine::{Engine, Host, address};
 use super::notes::Notes;
 use super::object::{Meta, Text};
 use super::objects::{Kept, Rules};
@@ -108,18 +107,19 @@ impl Kept for Slice {
 
     fn keep(written: &Written<'_>, rules: &Rules, notes: &mut Notes) -> Self {
         let meta = &written.metadata;
-        let said = said(Self::KIND, meta, None, notes);
+        let about = meta.about(Self::KIND);
+        let said = said(about, meta, None, notes);
         let endpoints = written.endpoints.as_deref().unwrap_or_default();
         if endpoints.len() > MOST_ENDPOINTS {
-            let (name, count) = (&*meta.name, endpoints.len());
-            let text =
-                format!("EndpointSlice {name}: has {count} endpoints; {MOST_ENDPOINTS} are taken");
-            notes.warn(&[&meta.uid, "endpoints"], text);
+            let count = endpoints.len();
+            let message = format!("has {count} endpoints; {MOST_ENDPOINTS} are taken");
+            notes.warn_about(about, &["endpoints"], &message);
         }
         let mut served = Vec::new();
-        for port in ports(written, &said, rules, notes) {
+        let ports = ports(written, &said, rules, notes);
+        if !ports.is_empty() {
             for endpoint in endpoints.iter().take(MOST_ENDPOINTS) {
-                served.extend(engine(endpoint, meta, &said, port, notes));
+                served.extend(engines(endpoint, meta, &said, (&ports, rules), notes));
             }
         }
         Self {
@@ -134,14 +134,11 @@ impl Kept for Slice {
 
 /// The ports at which all endpoints of the slice serve.
 fn ports(written: &Written<'_>, said: &Said, rules: &Rules, notes: &mut Notes) -> Vec<u16> {
-    let meta = &written.metadata;
-    let name = &*meta.name;
+    let about = written.metadata.about(Slice::KIND);
     if written.address_type.as_deref() == Some("FQDN") {
-        let text = format!(
-            "EndpointSlice {name}: addressType FQDN is not supported: its endpoints are not taken; \
-             list them as engines (service_discovery: static)"
-        );
-        notes.warn(&[&meta.uid, "FQDN"], text);
+        let message = "addressType FQDN is not supported: its endpoints are not taken; list them \
+                       as engines (service_discovery: static)";
+        notes.warn_about(about, &["FQDN"], message);
         return Vec::new();
     }
     if let Some(own) = said.own_ports() {
@@ -151,32 +148,29 @@ fn ports(written: &Written<'_>, said: &Said, rules: &Rules, notes: &mut Notes) -
     let chosen = choose(listed, rules.port);
     if chosen.is_none() {
         let number = rules.port;
-        let text = format!(
-            "EndpointSlice {name}: none of its {} ports is the engines': expected one port, or one \
-             with the number {number} (k8s_port), or one that is named \"http\"; its endpoints are \
+        let message = format!(
+            "of its {} ports none is {number} (k8s_port), nor named \"http\"; its endpoints are \
              not taken",
             listed.len()
         );
-        notes.warn(&[&meta.uid, "ports"], text);
+        notes.warn_about(about, &["ports"], &message);
     }
     chosen.into_iter().collect()
 }
 
-fn engine(
+/// The engines at an endpoint: one at each port.
+fn engines(
     endpoint: &Endpoint<'_>,
     meta: &Meta<'_>,
     said: &Said,
-    port: u16,
+    (ports, rules): (&[u16], &Rules),
     notes: &mut Notes,
-) -> Option<Served> {
-    let address: &str = endpoint.addresses.as_ref()?.first()?;
-    let Ok(ip) = address.parse::<IpAddr>() else {
-        let name = &*meta.name;
-        let text = format!("EndpointSlice {name}: {address:?} is no address, and is not taken");
-        notes.warn(&[&meta.uid, "address", address], text);
-        return None;
+) -> Box<[Served]> {
+    let about = meta.about(Slice::KIND);
+    let first = endpoint.addresses.iter().flatten().next();
+    let Some(ip) = first.and_then(|text| address(about, "address", text, notes)) else {
+        return Box::default();
     };
-    let host = ip.to_string();
     let target = endpoint.target_ref.as_ref();
     let is_pod = |target: &&Target<'_>| target.kind.as_deref() == Some("Pod");
     let traits = said.traits_at(Place {
@@ -188,13 +182,18 @@ fn engine(
     });
     // An endpoint that is no pod is known by its address.
     let uid = target.and_then(|target| target.uid.as_deref());
-    let uid = uid.unwrap_or(&host);
     let Conditions { ready, terminating } = endpoint.conditions.unwrap_or_default();
-    let made = annotations::engine(uid, (&host, Some(ip)), port, said.models.clone(), &traits)?;
-    Some(Served {
+    let by_address = ip.to_string();
+    let engine = Engine {
+        about,
+        uid: uid.unwrap_or(&by_address),
+        host: Host::Ip(ip),
+        created: 0,
         is_ready: ready.unwrap_or(true) && !terminating.unwrap_or(false),
-        ..made
-    })
+        models: said.models.as_ref(),
+        traits: &traits,
+    };
+    engine.at_each(ports.iter().copied(), rules, notes)
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! Which objects are watched for a source, and what follows from what they tell.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
 use std::time::{Duration, Instant};
 
@@ -8,7 +8,7 @@ use tokio::sync::Notify;
 
 use super::api::ApiServer;
 use super::event::{Event, Watched};
-use super::known::{Known, Stream};
+use super::known::{Known, Own, Stream};
 use super::pace::Pace;
 use super::status::Status;
 use super::watch::follow;
@@ -17,45 +17,83 @@ use crate::discovery::Found;
 
 /// Changes that come within this time are told together: a rollout is many events.
 const TOGETHER: Duration = Duration::from_millis(50);
-/// The share of a core that putting changes in force takes at most, in the long run:
-/// a large fleet in turmoil is told of less often.
-const SHARE: f64 = 0.02;
-/// What may be spent at once, after a quiet time.
-const CREDIT: Duration = Duration::from_millis(100);
+/// How much longer than telling takes it rests then: among thousands of engines to
+/// look who has changed takes a millisecond.
+const REST: u32 = 30;
+/// But not longer than this.
+const MOST_REST: Duration = Duration::from_millis(100);
 /// How long to wait for a cluster where there is none: a file may come late.
 const LOCATE_AGAIN: Duration = Duration::from_secs(5);
+
+/// What a source tells.
+#[derive(Debug)]
+pub struct Told {
+    /// All its engines, sorted by URL.
+    pub found: Vec<Found>,
+    /// Whether they are selected otherwise than those that were told before.
+    pub is_other_selection: bool,
+}
 
 /// How following one source goes.
 #[derive(Debug, Default)]
 pub struct Progress {
     main: Status,
     second: Status,
+    is_followed: [Cell<bool>; 2],
 }
 
 impl Progress {
-    /// Of each kind of object that is followed for that source.
-    pub fn streams(&self, source: &Source) -> impl Iterator<Item = &Status> {
-        let has_second = match source {
-            Source::Pods | Source::EndpointSlices => false,
-            Source::InferencePool(_) | Source::Services => true,
-        };
-        std::iter::once(&self.main).chain(has_second.then_some(&self.second))
+    /// Of each kind of object that is followed.
+    pub fn streams(&self) -> Vec<&Status> {
+        let both = [&self.main, &self.second]
+            .into_iter()
+            .zip(&self.is_followed);
+        let followed = both.filter(|(_, is_followed)| is_followed.get());
+        followed.map(|(status, _)| status).collect()
+    }
+
+    fn begin(&self) {
+        for status in [&self.main, &self.second] {
+            status.forget();
+        }
+        self.is_followed.iter().for_each(|is| is.set(false));
+    }
+
+    fn of(&self, stream: Stream) -> &Status {
+        match stream {
+            Stream::Main => &self.main,
+            Stream::Second => &self.second,
+        }
     }
 }
 
 /// Tells of engines, again and again: the whole list each time.
+///
+/// What listens where we do is none of them.
 pub async fn run(
     settings: &Kubernetes,
+    own: &Own,
     progress: &Progress,
-    tell: impl Fn(Vec<Found>),
+    tell: impl Fn(Told),
 ) -> Infallible {
-    let api = locate().await;
+    progress.begin();
+    let api = locate(progress).await;
     let namespace = settings.namespace.as_deref().unwrap_or(api.namespace());
+    let (source, selector) = (settings.source.name(), &settings.selector);
+    tracing::info!(
+        server = api.server(),
+        namespace,
+        source,
+        selector,
+        "following a Kubernetes cluster"
+    );
     let watching = Watching {
-        known: RefCell::new(Known::new(settings, namespace)),
+        known: RefCell::new(Known::new(settings, namespace, own)),
         namespace,
         changed: Notify::new(),
         reselected: Notify::new(),
+        is_reselecting: Cell::new(false),
+        is_other_selection: Cell::new(true),
         settings,
         api: &api,
         pace: &Pace::default(),
@@ -68,11 +106,11 @@ pub async fn run(
     }
 }
 
-async fn locate() -> ApiServer {
+async fn locate(progress: &Progress) -> ApiServer {
     loop {
         match ApiServer::locate().await {
             Ok(api) => return api,
-            Err(error) => tracing::error!("{error}"),
+            Err(error) => progress.main.no_cluster(&error),
         }
         tokio::time::sleep(LOCATE_AGAIN).await;
     }
@@ -83,6 +121,10 @@ struct Watching<'a> {
     changed: Notify,
     /// The pool selects other pods.
     reselected: Notify,
+    /// The list that comes next is of another selection than the last one.
+    is_reselecting: Cell<bool>,
+    /// What is told next is.
+    is_other_selection: Cell<bool>,
     settings: &'a Kubernetes,
     api: &'a ApiServer,
     namespace: &'a str,
@@ -133,11 +175,8 @@ impl Watching<'_> {
     async fn second(&self) -> Infallible {
         let collection = match &self.settings.source {
             Source::Pods | Source::EndpointSlices => return std::future::pending().await,
-            // They carry their service's labels.
-            Source::Services => {
-                let labels = &self.settings.selector;
-                Collection::selected(Stream::Second, (CORE, "endpoints"), labels)
-            }
+            // Those that are made by hand do not carry their service's labels.
+            Source::Services => Collection::selected(Stream::Second, (CORE, "endpoints"), ""),
             Source::InferencePool(name) => Collection {
                 fields: format!("metadata.name={name}"),
                 ..Collection::selected(Stream::Second, (INFERENCE, "inferencepools"), "")
@@ -157,10 +196,15 @@ impl Watching<'_> {
                         self.follow(Collection::selected(Stream::Main, of, &labels))
                             .await
                     }
-                    None => std::future::pending().await,
+                    None => {
+                        self.progress.is_followed[0].set(false);
+                        std::future::pending().await
+                    }
                 }
             };
             tokio::select! {
+                // What is not selected any more is not told of.
+                biased;
                 () = self.reselected.notified() => {}
                 never = pods => return never,
             }
@@ -182,10 +226,8 @@ impl Watching<'_> {
             timeout: self.settings.watch,
             streaming_lists: self.settings.streaming_lists,
         };
-        let status = match stream {
-            Stream::Main => &self.progress.main,
-            Stream::Second => &self.progress.second,
-        };
+        self.progress.is_followed[usize::from(stream == Stream::Second)].set(true);
+        let status = self.progress.of(stream);
         let take = |event: Event<'_>| self.take(stream, event);
         follow(self.api, &watched, self.pace, status, take).await
     }
@@ -196,79 +238,36 @@ impl Watching<'_> {
         if known.take(stream, event) {
             self.changed.notify_one();
         }
+        if event == Event::Listed && stream == Stream::Main && self.is_reselecting.take() {
+            self.is_other_selection.set(true);
+        }
         if known.selector() != before {
+            self.is_reselecting.set(true);
             self.reselected.notify_one();
         }
     }
 
-    async fn tell(&self, tell: impl Fn(Vec<Found>)) -> Infallible {
-        let mut purse = Purse::full(Instant::now());
+    async fn tell(&self, tell: impl Fn(Told)) -> Infallible {
         let mut is_first = true;
         loop {
             self.changed.notified().await;
             if !self.known.borrow().is_listed() {
                 continue;
             }
-            if !std::mem::take(&mut is_first) {
+            if !is_first {
                 tokio::time::sleep(TOGETHER).await;
             }
             let began = Instant::now();
-            tell(self.known.borrow().engines());
-            let rest = purse.spend(began.elapsed(), Instant::now());
-            tokio::time::sleep(rest).await;
-        }
-    }
-}
-
-/// Time that may be spent: it grows again by [`SHARE`] of the time that passes.
-struct Purse {
-    seconds: f64,
-    at: Instant,
-}
-
-impl Purse {
-    fn full(at: Instant) -> Self {
-        let seconds = CREDIT.as_secs_f64();
-        Self { seconds, at }
-    }
-
-    /// Takes that time out; tells how long it takes until there is some again.
-    fn spend(&mut self, time: Duration, now: Instant) -> Duration {
-        let earned = now.saturating_duration_since(self.at).as_secs_f64() * SHARE;
-        self.at = now;
-        self.seconds = (self.seconds + earned).min(CREDIT.as_secs_f64()) - time.as_secs_f64();
-        Duration::from_secs_f64((-self.seconds).max(0.0) / SHARE)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_spent_is_a_share_of_the_time() {
-        let mut now = Instant::now();
-        let mut purse = Purse::full(now);
-        let cost = Duration::from_millis(5);
-        let mut turns = [0, 0];
-        for quiet in [0, 1] {
-            let end = now + Duration::from_secs(60);
-            while now < end {
-                now += TOGETHER + cost;
-                now += purse.spend(cost, now);
-                turns[quiet] += 1;
+            let found = self.known.borrow().engines();
+            if std::mem::take(&mut is_first) && found.is_empty() {
+                let (namespace, selector) = (self.namespace, &self.settings.selector);
+                tracing::warn!(namespace, selector, "no engine there yet");
             }
-            // The purse is full again, not fuller.
-            now += Duration::from_secs(3600);
+            tell(Told {
+                found,
+                is_other_selection: self.is_other_selection.take(),
+            });
+            tokio::time::sleep((began.elapsed() * REST).min(MOST_REST)).await;
         }
-        for turns in turns {
-            let spent = cost * turns;
-            let most = Duration::from_secs(60).mul_f64(SHARE) + CREDIT + cost;
-            assert!(
-                spent <= most && spent * 10 > most * 9,
-                "{spent:?} of {most:?}"
-            );
-        }
-        assert_eq!(purse.spend(CREDIT / 2, now), Duration::ZERO);
     }
 }

@@ -6,10 +6,15 @@ use std::time::{Duration, Instant};
 
 use tracing::{debug, info, warn};
 
+#[cfg(feature = "kubernetes")]
+use super::api::NoCluster;
 use super::fault::{Fault, Reason};
 
-/// Between two warnings of the same kind.
+/// Between two warnings of the same reason.
 const QUIET: Duration = Duration::from_secs(60);
+/// The same where all was well in between: then it is news. Once in [`QUIET`], or
+/// what comes and goes would be told for ever.
+const AFRESH: Duration = Duration::from_secs(5);
 /// Failures in a row before one is worth a warning: a watch that is cut, and goes
 /// on, is everyday life.
 const WORTH_A_WARNING: u32 = 2;
@@ -67,15 +72,20 @@ pub struct Status {
     /// Since something last went well.
     failures: Cell<u32>,
     error: RefCell<Option<String>>,
-    /// What there was a warning of, and when.
-    warned: Cell<Option<(Reason, Instant)>>,
+    /// When there was a warning of each reason: those that alternate are each told
+    /// of as seldom as one alone.
+    warned: [Cell<Option<Instant>>; Reason::COUNT],
+    /// When it was last told that all is well again.
+    well: Cell<Option<Instant>>,
+    /// When there was last a warning so soon because all was well in between.
+    afresh: Cell<Option<Instant>>,
     /// Whether there was a warning and all is not yet well.
     is_lost: Cell<bool>,
 }
 
 impl Status {
-    /// When bytes last came from an API server that is up: anything of an answer
-    /// whose status is below 500.
+    /// When bytes of a list or a watch last came: of an answer with status 200. A
+    /// server that refuses tells nothing of what is.
     #[must_use]
     pub fn last_contact(&self) -> Option<Instant> {
         self.heard.get()
@@ -117,7 +127,7 @@ impl Status {
         self.error.borrow().clone()
     }
 
-    /// Bytes came from a server that is up.
+    /// Bytes of a list or a watch came.
     pub fn heard(&self) {
         self.heard.set(Some(Instant::now()));
     }
@@ -150,9 +160,6 @@ impl Status {
     pub fn failed(&self, path: &str, fault: &Fault, again: Duration) {
         let reason = fault.reason();
         add(&self.errors[reason as usize]);
-        if fault.is_contact() {
-            self.heard();
-        }
         if reason == Reason::Expired {
             debug!(path, error = %fault, ?again, "listed anew");
             return;
@@ -160,6 +167,34 @@ impl Status {
         self.failures.set(self.failures.get().saturating_add(1));
         *self.error.borrow_mut() = Some(fault.to_string());
         self.warn(path, fault, again);
+    }
+
+    /// There is nothing to be followed at.
+    #[cfg(feature = "kubernetes")]
+    pub fn no_cluster(&self, error: &NoCluster) {
+        let reason = error.reason();
+        add(&self.errors[reason as usize]);
+        self.failures.set(self.failures.get().saturating_add(1));
+        *self.error.borrow_mut() = Some(error.to_string());
+        if self.may_warn(reason) {
+            self.is_lost.set(true);
+            warn!(%error, "Kubernetes cannot be followed; what is known stays in force");
+        } else {
+            debug!(%error, "Kubernetes cannot be followed");
+        }
+    }
+
+    /// Something else is followed from now on: what became of the last one, and what
+    /// was told of it, is no more. Counters go on.
+    pub fn forget(&self) {
+        self.heard.set(None);
+        self.listed.set(None);
+        self.failures.set(0);
+        *self.error.borrow_mut() = None;
+        self.warned.iter().for_each(|one| one.set(None));
+        self.well.set(None);
+        self.afresh.set(None);
+        self.is_lost.set(false);
     }
 
     /// A warning if it is worth one; else a line for who looks closely.
@@ -187,7 +222,7 @@ impl Status {
         *self.error.borrow_mut() = None;
         if self.is_lost.take() {
             // The next one is news.
-            self.warned.set(None);
+            self.well.set(Some(Instant::now()));
             info!(path, "Kubernetes is followed again");
         }
     }
@@ -200,13 +235,21 @@ impl Status {
 
     /// Another reason is another story; the same one is told now and then.
     fn may_warn(&self, reason: Reason) -> bool {
-        let now = Instant::now();
-        let told = self.warned.get();
-        let is_told = told.is_some_and(|(told, at)| told == reason && now - at < QUIET);
-        if !is_told {
-            self.warned.set(Some((reason, now)));
+        self.may_warn_at(reason, Instant::now())
+    }
+
+    fn may_warn_at(&self, reason: Reason, now: Instant) -> bool {
+        let warned = &self.warned[reason as usize];
+        let is_within = |at: Option<Instant>, time| at.is_some_and(|at| now < at + time);
+        if is_within(warned.get(), QUIET) {
+            let is_news = self.well.get() > warned.get() && !is_within(warned.get(), AFRESH);
+            if !is_news || is_within(self.afresh.get(), QUIET) {
+                return false;
+            }
+            self.afresh.set(Some(now));
         }
-        !is_told
+        warned.set(Some(now));
+        true
     }
 }
 
@@ -229,10 +272,15 @@ mod tests {
         one.failed("p", &status(500), Duration::ZERO);
         assert!(one.error().is_some() && one.is_failing() && one.last_contact().is_none());
         one.failed("p", &status(403), Duration::ZERO);
-        assert!(one.error().unwrap().contains("Role") && one.last_contact().is_some());
+        assert!(one.error().unwrap().contains("Role"));
+        // It answers, and tells nothing.
+        for code in [401, 403, 404, 410, 429, 503] {
+            one.failed("p", &status(code), Duration::ZERO);
+            assert!(one.last_contact().is_none(), "{code}");
+        }
         assert_eq!(
             (one.errors(Reason::Server), one.errors(Reason::Forbidden)),
-            (1, 1)
+            (2, 2)
         );
         one.recovered("p");
         assert!(one.error().is_none() && !one.is_failing());
@@ -251,10 +299,71 @@ mod tests {
         assert_eq!(told, [false, true, false, false, false]);
         let told: Vec<bool> = (0..3).map(|_| lost(&status(403))).collect();
         assert_eq!(told, [true, false, false]);
+        // Those that alternate, too.
+        let both = [status(403), status(500), Fault::Broken("x".into())];
+        let told = (0..20).filter(|n| lost(&both[n % 3])).count();
+        assert_eq!(told, 1, "the one that was not told of");
+        // What is left out is another matter.
+        assert!(one.may_warn(Reason::TooLarge) && !one.may_warn(Reason::TooLarge));
         // Lost versions are no failure.
         let other = Status::default();
         other.failed("p", &Fault::Expired("x".into()), Duration::ZERO);
         assert!(!other.is_failing() && other.errors(Reason::Expired) == 1);
+    }
+
+    #[test]
+    fn what_was_well_in_between_is_news_once_a_minute() {
+        let (one, began) = (Status::default(), Instant::now());
+        let at = |seconds| began + Duration::from_secs(seconds);
+        let told = |reason, seconds| one.may_warn_at(reason, at(seconds));
+        let well = |seconds| one.well.set(Some(at(seconds)));
+        assert!(told(Reason::Forbidden, 0) && !told(Reason::Forbidden, 59));
+        assert!(told(Reason::Forbidden, 60));
+        well(62);
+        assert!(!told(Reason::Forbidden, 64) && told(Reason::Forbidden, 65));
+        // It comes and goes, with others.
+        assert!(told(Reason::Server, 66));
+        let mut times = 0;
+        for seconds in 66..=665 {
+            well(seconds);
+            times += u32::from(told(Reason::Forbidden, seconds));
+            times += u32::from(told(Reason::Server, seconds));
+        }
+        // Each once a minute, and one of them once more.
+        assert!(times <= 30, "{times}");
+    }
+
+    #[test]
+    fn another_source_begins_anew() {
+        let one = Status::default();
+        one.heard();
+        one.listed();
+        for _ in 0..2 {
+            one.failed("p", &status(403), Duration::ZERO);
+        }
+        one.forget();
+        assert!(one.last_contact().is_none() && one.last_listed().is_none());
+        assert!(one.error().is_none() && !one.is_failing());
+        assert_eq!((one.lists(), one.errors(Reason::Forbidden)), (1, 2));
+        assert!(one.may_warn(Reason::Forbidden));
+    }
+
+    #[cfg(feature = "kubernetes")]
+    #[test]
+    fn no_cluster_is_a_failure_like_others() {
+        let one = Status::default();
+        one.no_cluster(&NoCluster::Nowhere("x".into()));
+        let credentials = NoCluster::Credentials {
+            server: "s".into(),
+            why: "y".into(),
+        };
+        one.no_cluster(&credentials);
+        let counts = [Reason::Unreachable, Reason::Credentials].map(|reason| one.errors(reason));
+        assert_eq!(counts, [1, 1]);
+        assert!(one.is_failing() && one.error().unwrap().ends_with('y'));
+        assert!(!one.may_warn(Reason::Credentials) && !one.may_warn(Reason::Unreachable));
+        one.recovered("p");
+        assert!(!one.is_failing());
     }
 
     #[test]

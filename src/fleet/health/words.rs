@@ -3,10 +3,12 @@
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use super::{ASLEEP, DOWN, EJECTED, Health, PROBED};
+use super::{ASLEEP, DOWN, EJECTED, Health, PROBED, UNREADY};
 
 /// All that [`Health::word`] may say.
-pub const WORDS: [&str; 6] = ["healthy", "pressed", "ejected", "trial", "down", "asleep"];
+pub const WORDS: [&str; 7] = [
+    "healthy", "pressed", "ejected", "trial", "down", "asleep", "unready",
+];
 
 impl Health {
     /// Why it may not be asked.
@@ -14,6 +16,7 @@ impl Health {
     pub fn why_closed(&self) -> &'static str {
         let marks = self.marks.load(Relaxed);
         match () {
+            () if marks & UNREADY != 0 => "not ready",
             () if marks & ASLEEP != 0 => "asleep",
             () if marks & DOWN != 0 => "unreachable",
             () if marks & PROBED != 0 => "being probed",
@@ -27,6 +30,7 @@ impl Health {
     pub fn word(&self, now: Duration) -> &'static str {
         let marks = self.marks.load(Relaxed);
         match () {
+            () if marks & UNREADY != 0 => "unready",
             () if marks & ASLEEP != 0 => "asleep",
             () if marks & EJECTED != 0 && self.is_up(now) => "trial",
             () if marks & DOWN != 0 => "down",

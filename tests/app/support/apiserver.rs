@@ -78,6 +78,8 @@ pub(crate) struct Asked {
     pub(crate) at: Instant,
     pub(crate) path: String,
     pub(crate) query: BTreeMap<String, String>,
+    /// Its header; empty without one.
+    pub(crate) authorization: String,
 }
 
 impl Asked {
@@ -174,12 +176,17 @@ impl FakeApi {
 
     /// Writes a kubeconfig for it, whose context is of namespace `test`.
     pub(crate) fn kubeconfig(&self, folder: &Folder) -> PathBuf {
+        self.kubeconfig_of(folder, &json!({"token": "t"}))
+    }
+
+    /// The same for another user.
+    pub(crate) fn kubeconfig_of(&self, folder: &Folder, user: &Value) -> PathBuf {
         let file = folder.path("kubeconfig");
         let config = json!({
             "apiVersion": "v1", "kind": "Config", "current-context": "c",
             "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u", "namespace": "test"}}],
             "clusters": [{"name": "c", "cluster": {"server": format!("http://{}", self.address)}}],
-            "users": [{"name": "u", "user": {"token": "t"}}],
+            "users": [{"name": "u", "user": user}],
         });
         std::fs::write(&file, config.to_string()).unwrap();
         file
@@ -402,10 +409,13 @@ async fn answer(
     request: Request<Incoming>,
     shared: &Arc<Shared>,
 ) -> Result<Response<Pieces>, Infallible> {
+    let authorization = request.headers().get("authorization");
+    let authorization = authorization.map_or("", |value| value.to_str().unwrap());
     let asked = Asked {
         at: Instant::now(),
         path: request.uri().path().to_owned(),
         query: query(request.uri().query().unwrap_or_default()),
+        authorization: authorization.to_owned(),
     };
     let saying = shared.state.lock().unwrap().say(&asked);
     let Some(saying) = saying else {

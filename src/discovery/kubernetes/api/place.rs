@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use kube::Config;
 use kube::config::{KubeConfigOptions, Kubeconfig, KubeconfigError};
 
-use super::super::fault::shortened;
+use super::super::fault::{Reason, shortened};
+use super::client::aside;
 
 /// Set in every pod.
 const IN_A_POD: &str = "KUBERNETES_SERVICE_HOST";
@@ -60,54 +61,85 @@ pub enum NoCluster {
     },
 }
 
+impl NoCluster {
+    /// For counters.
+    #[must_use]
+    pub fn reason(&self) -> Reason {
+        match self {
+            Self::Nowhere(_) => Reason::Unreachable,
+            Self::Pod { .. } | Self::Kubeconfig(_) | Self::Proxy(_) | Self::Credentials { .. } => {
+                Reason::Credentials
+            }
+        }
+    }
+}
+
 impl Place {
     /// In a pod, what the pod has; else, or if that cannot be used, a kubeconfig.
     pub(super) async fn find() -> Result<(Self, Config), NoCluster> {
-        let pod = std::env::var_os(IN_A_POD).map(|_| Config::incluster());
-        let pod = match pod {
-            Some(Ok(config)) => return Ok((Self::Pod, config)),
-            Some(Err(error)) => Some(told(&error)),
-            None => None,
-        };
-        let known = read(&Self::Known).await;
-        let config = known.map_err(|error| match pod {
-            Some(pod) => NoCluster::Pod {
-                pod,
-                kubeconfig: told(&error),
-            },
-            None if is_missing(&error) => NoCluster::Nowhere(told(&error)),
-            None => NoCluster::Kubeconfig(told(&error)),
-        })?;
-        Ok((Self::Known, checked(config)?))
+        aside(found).await.map_err(NoCluster::Kubeconfig)?
     }
 
     /// What is configured there now.
     pub(super) async fn read(&self) -> Result<Config, NoCluster> {
-        let config = match self {
+        let place = self.clone();
+        let config = aside(move || match place {
             Self::Pod => Config::incluster().map_err(|error| told(&error)),
-            place => read(place).await.map_err(|error| told(&error)),
-        };
-        checked(config.map_err(NoCluster::Kubeconfig)?)
+            place => read(&place).map_err(|error| told(&error)),
+        });
+        checked(config.await.flatten().map_err(NoCluster::Kubeconfig)?)
     }
+}
+
+fn found() -> Result<(Place, Config), NoCluster> {
+    let pod = std::env::var_os(IN_A_POD).map(|_| Config::incluster());
+    let pod = match pod {
+        Some(Ok(config)) => return Ok((Place::Pod, config)),
+        Some(Err(error)) => Some(told(&error)),
+        None => None,
+    };
+    let config = read(&Place::Known).map_err(|error| match pod {
+        Some(pod) => NoCluster::Pod {
+            pod,
+            kubeconfig: told(&error),
+        },
+        None if is_missing(&error) => NoCluster::Nowhere(told(&error)),
+        None => NoCluster::Kubeconfig(told(&error)),
+    })?;
+    Ok((Place::Known, checked(config)?))
 }
 
 /// A configuration that does not ask for what we have not.
 fn checked(config: Config) -> Result<Config, NoCluster> {
     let proxy = config.proxy_url.as_ref();
-    match proxy.filter(|proxy| !is_of_environment(proxy)) {
-        Some(proxy) => Err(NoCluster::Proxy(shortened(&proxy.to_string()))),
+    if let Some(proxy) = proxy.filter(|proxy| !is_of_environment(proxy)) {
+        return Err(NoCluster::Proxy(shortened(&proxy.to_string())));
+    }
+    let provider = config.auth_info.auth_provider.as_ref();
+    match provider.filter(|provider| provider.config.contains_key("cmd-path")) {
+        Some(provider) => Err(NoCluster::Kubeconfig(format!(
+            "its auth-provider `{}` runs a command, which Kubernetes has given up: let it be an `exec` plugin",
+            shortened(&provider.name)
+        ))),
         None => Ok(config),
     }
 }
 
-async fn read(place: &Place) -> Result<Config, KubeconfigError> {
+/// Blocks: files are read.
+fn read(place: &Place) -> Result<Config, KubeconfigError> {
     let options = KubeConfigOptions::default();
-    match place {
-        Place::File(file) => {
-            Config::from_custom_kubeconfig(Kubeconfig::read_from(file)?, &options).await
+    let reading = async {
+        match place {
+            Place::File(file) => {
+                Config::from_custom_kubeconfig(Kubeconfig::read_from(file)?, &options).await
+            }
+            Place::Pod | Place::Known => Config::from_kubeconfig(&options).await,
         }
-        Place::Pod | Place::Known => Config::from_kubeconfig(&options).await,
-    }
+    };
+    // Async in name: there is nothing that it waits for.
+    let runtime = tokio::runtime::Builder::new_current_thread().build();
+    let runtime = runtime.map_err(|error| KubeconfigError::ReadConfig(error, PathBuf::new()))?;
+    runtime.block_on(reading)
 }
 
 /// Whether `kube` has it from there. Such proxies are for the world outside.

@@ -12,7 +12,7 @@ fn known(source: Source) -> Known {
         source,
         ..Kubernetes::default()
     };
-    Known::new(&settings, "ns")
+    Known::new(&settings, "ns", &Own::default())
 }
 
 fn pod(name: &str, uid: &str, ip: &str, ready: &str) -> Value {
@@ -180,6 +180,43 @@ fn traits_are_made_once() {
     ready["metadata"]["annotations"]["pilotfish.dev/weight"] = json!("3");
     assert!(apply(&mut known, Main, &ready));
     assert_eq!(traits(&known).weight, 3.0);
+    ready["metadata"]["annotations"]["pilotfish.dev/ports"] = json!("1,2");
+    ready["metadata"]["annotations"]["pilotfish.dev/models"] = json!("a,b,a");
+    apply(&mut known, Main, &ready);
+    let engines = known.engines();
+    let models = |of: usize| engines[of].models.as_ref().unwrap();
+    assert_eq!(**models(0), ["a", "b"]);
+    assert!(Arc::ptr_eq(models(0), models(1)));
+    assert!(Arc::ptr_eq(&engines[0].traits, &engines[1].traits));
+}
+
+/// Pods and slices alike: an address that is nobody's, and our own listener.
+#[test]
+fn some_addresses_are_no_engines() {
+    let settings = Kubernetes::default();
+    let own = Own {
+        port: 8000,
+        ips: vec!["10.0.0.1".parse().unwrap()],
+    };
+    let mut known = Known::new(&settings, "ns", &own);
+    let ips = [
+        "10.0.0.1",
+        "10.0.0.2",
+        "127.0.0.1",
+        "169.254.169.254",
+        "::",
+        "ff02::1",
+    ];
+    let pods: Vec<Value> = ips.iter().map(|ip| pod(ip, ip, ip, "True")).collect();
+    list(&mut known, Main, &pods);
+    assert_eq!(told(&known), ["10.0.0.2:8000"]);
+    assert_eq!(known.told.warnings, 5, "each is told");
+    list(&mut known, Main, &pods);
+    assert_eq!(known.told.warnings, 5, "once");
+    let mut other = pods[0].clone();
+    other["metadata"]["annotations"]["pilotfish.dev/ports"] = json!("8000,8001");
+    apply(&mut known, Main, &other);
+    assert_eq!(told(&known), ["10.0.0.1:8001", "10.0.0.2:8000"]);
 }
 
 #[test]

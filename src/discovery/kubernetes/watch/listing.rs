@@ -102,8 +102,8 @@ impl<T: FnMut(Event<'_>)> Follower<'_, T> {
     async fn list_as_stream(&mut self) -> Result<Option<Stream>, Fault> {
         let why = match self.stream().await {
             Ok(stream) => return Ok(Some(stream)),
-            Err(fault) if is_refusal(&fault) => fault,
-            Err(fault) => return Err(fault),
+            Err(Unstreamed::Never(fault)) => fault,
+            Err(Unstreamed::NotNow(fault)) => return Err(fault),
         };
         self.api.refuses_streams.set(true);
         info!(
@@ -114,7 +114,7 @@ impl<T: FnMut(Event<'_>)> Follower<'_, T> {
         self.list_pages().await.map(|()| None)
     }
 
-    async fn stream(&mut self) -> Result<Stream, Fault> {
+    async fn stream(&mut self) -> Result<Stream, Unstreamed> {
         (self.tell)(Event::Listing);
         let lasting = spread(self.watched.timeout, 0.1);
         let path = self.watched.streamed(seconds(lasting));
@@ -124,48 +124,57 @@ impl<T: FnMut(Event<'_>)> Follower<'_, T> {
         while !held.is_listed {
             // Servers that do not know of such lists send all, and then nothing.
             let piece = timeout(self.pace.head, stream.answer.piece()).await;
-            let piece = piece.map_err(|_| Unstreamed::Silent.into_fault())??;
+            let piece = piece.map_err(|_| Unstreamed::silent())??;
             let Some(piece) = piece else {
-                return Err(Unstreamed::Ended.into_fault());
+                let why = "a list as a stream ended too early";
+                return Err(Fault::Broken(why.to_owned()).into());
             };
             self.status.heard();
-            self.lines(&mut stream.lines, &piece, |follower, frame| {
+            let taken = self.lines(&mut stream.lines, &piece, |follower, frame| {
                 held.take(follower, frame)
-            })?;
+            });
+            match taken {
+                Err(fault) if held.is_too_much() => return Err(Unstreamed::Never(fault)),
+                taken => taken?,
+            }
         }
         stream.is_good = true;
         Ok(stream)
     }
 }
 
-/// What a stream may be instead of a list.
-#[derive(Debug, Clone, Copy)]
+/// Why a list did not come as a stream.
+#[derive(Debug)]
 enum Unstreamed {
-    Silent,
-    Ended,
-    TooMuch,
+    /// It would be the same the next time.
+    Never(Fault),
+    /// Whatever lists may fail of.
+    NotNow(Fault),
 }
 
 impl Unstreamed {
-    fn into_fault(self) -> Fault {
-        let why = match self {
-            Self::Silent => "a list as a stream did not come to its end",
-            Self::Ended => "a list as a stream ended too early",
-            Self::TooMuch => "too much happens while a list is streamed",
-        };
-        match self {
-            Self::Ended => Fault::Broken(why.to_owned()),
-            Self::Silent | Self::TooMuch => Fault::Garbled(why.to_owned()),
-        }
+    fn silent() -> Self {
+        let why = "a list as a stream did not come to its end";
+        Self::Never(Fault::Garbled(why.to_owned()))
     }
 }
 
-/// Whether a server means by it that it does not stream lists at all.
-fn is_refusal(fault: &Fault) -> bool {
-    match fault {
-        Fault::Refused(refused) => matches!(refused.told.code, 400 | 422 | 500),
-        Fault::Garbled(_) => true,
-        _ => false,
+impl From<Fault> for Unstreamed {
+    fn from(fault: Fault) -> Self {
+        // 500: an API server whose etcd cannot tell how far it is.
+        let is_never = match &fault {
+            Fault::Refused(refused) => match refused.told.code {
+                400 | 422 => true,
+                500 => refused.told.message.contains("RequestWatchProgress"),
+                _ => false,
+            },
+            _ => false,
+        };
+        if is_never {
+            Self::Never(fault)
+        } else {
+            Self::NotNow(fault)
+        }
     }
 }
 
@@ -197,8 +206,8 @@ impl Held {
             Kind::Error => return Err(frame.fault(&follower.watched.path)),
             Kind::Added if self.changes.is_empty() => {
                 self.objects += 1;
-                if self.objects > MOST_OBJECTS {
-                    return Err(Unstreamed::TooMuch.into_fault());
+                if self.is_too_much() {
+                    return Err(too_much());
                 }
                 (follower.tell)(Event::Item(object));
             }
@@ -213,12 +222,16 @@ impl Held {
             kind => {
                 self.bytes += object.len();
                 self.changes.push((kind, object.into()));
-                if self.changes.len() > MOST_HELD.0 || self.bytes > MOST_HELD.1 {
-                    return Err(Unstreamed::TooMuch.into_fault());
+                if self.is_too_much() {
+                    return Err(too_much());
                 }
             }
         }
         Ok(())
+    }
+
+    fn is_too_much(&self) -> bool {
+        self.objects > MOST_OBJECTS || self.changes.len() > MOST_HELD.0 || self.bytes > MOST_HELD.1
     }
 
     fn whole<T: FnMut(Event<'_>)>(&mut self, follower: &mut Follower<'_, T>) {
@@ -231,6 +244,10 @@ impl Held {
             });
         }
     }
+}
+
+fn too_much() -> Fault {
+    Fault::Garbled("too much happens while a list is streamed".to_owned())
 }
 
 fn bad(bad: BadList) -> Fault {

@@ -39,6 +39,41 @@ fn a_pool_tells_which_pods_and_ports() {
     assert!(!known.is_listed(), "its pods are not known yet");
 }
 
+#[test]
+fn a_pool_that_is_not_there_is_told_each_time() {
+    let mut known = known(Source::InferencePool("p".to_owned()));
+    assert!(list(&mut known, Second, &[]));
+    assert_eq!(known.told.warnings, 1);
+    list(&mut known, Second, &[]);
+    list(&mut known, Second, &[pool("other", "y", &[1])]);
+    assert_eq!(known.told.warnings, 1, "once");
+    for times in 2..4 {
+        apply(&mut known, Second, &pool("p", "x", &[8000]));
+        assert_eq!(known.told.warnings, times - 1);
+        if times == 2 {
+            delete(&mut known, Second, &pool("p", "x", &[8000]));
+        } else {
+            list(&mut known, Second, &[]);
+        }
+        assert_eq!(known.told.warnings, times, "it was there, and went");
+    }
+    let (mut absence, mut notes) = (Absence::default(), Notes::default());
+    let mut pools = Objects::new(1);
+    absence.tell(&pools, ("p", "ns"), &mut notes);
+    assert!(notes.warnings().is_empty(), "not known yet");
+    let Known { rules, once, .. } = &mut known;
+    let mut taking = Taking {
+        rules,
+        once,
+        notes: &mut Notes::default(),
+    };
+    pools.take(Event::Listing, &mut taking);
+    pools.take(Event::Listed, &mut taking);
+    absence.tell(&pools, ("p", "ns"), &mut notes);
+    let told = "there is no InferencePool p in namespace ns; nothing is served until there is";
+    assert_eq!(notes.warnings(), [told]);
+}
+
 fn slice(name: &str, family: &str, endpoints: &[(&str, &str, bool)]) -> Value {
     let endpoints = endpoints.iter().map(|(uid, ip, ready)| {
         json!({"addresses": [ip], "conditions": {"ready": ready},
@@ -112,4 +147,42 @@ fn services_are_ready_by_their_endpoints() {
     apply(&mut known, Second, &none);
     apply(&mut known, Main, &service);
     assert!(told(&known).is_empty(), "never ready since");
+}
+
+#[test]
+fn endpoints_of_others_do_not_matter() {
+    let mut known = known(Source::Services);
+    let endpoints = |name: &str, addresses: Value| {
+        json!({"metadata": {"name": name, "uid": format!("e-{name}")},
+            "subsets": [{"addresses": addresses}]})
+    };
+    let (some, none) = (json!([{}]), json!([]));
+    list(&mut known, Main, &[]);
+    assert!(list(
+        &mut known,
+        Second,
+        &[endpoints("other", some.clone())]
+    ));
+    assert!(known.is_listed() && told(&known).is_empty());
+    for addresses in [&none, &some] {
+        assert!(!apply(
+            &mut known,
+            Second,
+            &endpoints("other", addresses.clone())
+        ));
+    }
+    assert!(!apply(&mut known, Second, &endpoints("s", some.clone())));
+    let service = |name: &str| json!({"metadata": {"name": name, "uid": name}, "spec": {}});
+    assert!(
+        apply(&mut known, Main, &service("s")),
+        "a service comes later"
+    );
+    assert_eq!(told(&known), ["s:8000"]);
+    assert!(apply(&mut known, Second, &endpoints("s", none.clone())));
+    assert!(!delete(&mut known, Second, &endpoints("other", some)));
+    assert!(
+        !delete(&mut known, Second, &endpoints("s", none)),
+        "closed it was"
+    );
+    assert_eq!(told(&known), ["-s:8000"]);
 }
