@@ -59,10 +59,10 @@ fn snapshot(policy: &str, count: usize) -> Arc<Snapshot> {
 }
 
 fn pick(criterion: &mut Criterion) {
-    // `sequential` chooses a model; its engine is its strategy's choice.
+    // These choose a model; its engine is their strategy's choice.
     for policy in PolicyKind::NAMES
         .into_iter()
-        .filter(|name| *name != "sequential")
+        .filter(|name| !matches!(*name, "sequential" | "smart"))
     {
         let mut group = criterion.benchmark_group(format!("decide/{policy}"));
         for count in [10, 100, 1000, 10_000] {

@@ -89,7 +89,7 @@ impl Route {
             "/engines" => Self::Engines,
             // Only the list is ours: what else is under /v1/models is not.
             "/v1/models" if matches!(*method, Method::GET | Method::HEAD) => Self::Models,
-            "/config" | "/policy" => Self::Admin,
+            "/config" | "/policy" | "/v1/feedback" => Self::Admin,
             _ if path.starts_with("/debug/") || path.starts_with("/policy/") => Self::Admin,
             _ => return None,
         };

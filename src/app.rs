@@ -2,6 +2,7 @@
 //! threads, and stops them. The only file that knows everyone.
 
 mod telling;
+mod workers;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener as StdListener};
@@ -17,7 +18,7 @@ use tokio::sync::mpsc;
 
 use crate::api::page::Sources;
 use crate::api::{Api, Ask, models};
-use crate::config::{Bounds, Config, DrainSettings, Settings};
+use crate::config::{Config, DrainSettings, Settings};
 use crate::control::{Admin, ControlSpec, QUEUE};
 #[cfg(feature = "kubernetes")]
 use crate::discovery::kubernetes::api::ApiServer;
@@ -26,13 +27,14 @@ use crate::discovery::listed;
 use crate::discovery::models::Cards;
 use crate::drain::{DrainPhase, DrainWatch};
 use crate::fleet::{Fleet, Snapshot};
-use crate::metrics::{ModelRegistry, ProcessMetrics, WorkerMetrics};
+use crate::metrics::{ModelRegistry, ProcessMetrics};
 use crate::proxy::ProxySettings;
 use crate::proxy::facts::Budget;
 use crate::registry::store::Kept;
-use crate::report::Outlets;
 use crate::scrape::stale_after;
-use crate::{control, net, worker};
+use crate::smart::service::Service;
+use crate::{control, net};
+use workers::{WorkerTemplate, start_workers, thread};
 
 /// A running process, with the address that it really listens on.
 #[derive(Debug)]
@@ -48,6 +50,8 @@ pub struct App {
     threads: Vec<JoinHandle<()>>,
     /// Those that tell of requests; they end when the workers have.
     tellers: Vec<JoinHandle<()>>,
+    /// Its threads end when the workers and control have.
+    smart: Service,
 }
 
 /// How stopping went.
@@ -72,22 +76,15 @@ pub fn build(config: Config) -> anyhow::Result<App> {
 /// # Errors
 /// As [`build`].
 pub fn build_with(config: Config, kept: Kept) -> anyhow::Result<App> {
-    if config.settings.kubernetes.is_some() {
-        #[cfg(feature = "kubernetes")]
-        find_cluster()?;
-    } else if config.settings.engines.is_empty() {
-        tracing::warn!("the engine list is empty: every request gets a 503");
-    }
+    look_for_engines(&config.settings)?;
     let metrics = Arc::new(ProcessMetrics::default());
     let registry = ModelRegistry::default();
     let sources = Sources::new(Arc::clone(&metrics), &registry, config.workers.max(1));
     let own_ips = config.locality.pod_ips.clone();
     let mut fleet = Fleet::at(config.locality, registry);
     let (settings, cards) = (config.settings, Cards::default());
-    fleet.apply(
-        Arc::new(settings.clone()),
-        listed::specs(&settings.engines, &cards),
-    );
+    let specs = listed::specs(&settings.engines, &cards);
+    fleet.apply(Arc::new(settings.clone()), specs);
     let published = fleet.published();
 
     let listener = listen(config.listen)?;
@@ -95,6 +92,8 @@ pub fn build_with(config: Config, kept: Kept) -> anyhow::Result<App> {
     let (outlets, tellers) = telling::start(config.access_log, config.traces, &metrics.telling)?;
     let drain = DrainWatch::default();
     let admin = admin(config.admin, &settings, &drain)?;
+    let stale_after = stale_after(config.stats.scrape_every);
+    let smart = begin_smart(&kept, (stale_after, &drain), &published)?;
     let admin_address = admin.as_ref().map(Admin::address).transpose()?;
     let (control, asked) = mpsc::channel(QUEUE);
     let list = models::list(&published.load(), &cards);
@@ -112,6 +111,7 @@ pub fn build_with(config: Config, kept: Kept) -> anyhow::Result<App> {
         engine_key: config.engine_key,
         decisions: Arc::default(),
         discovery_timeout: config.discovery_timeout,
+        smart: smart.clone(),
         own: Own {
             port: address.port(),
             ips: own_ips,
@@ -142,7 +142,19 @@ pub fn build_with(config: Config, kept: Kept) -> anyhow::Result<App> {
         published,
         threads,
         tellers,
+        smart,
     })
+}
+
+/// Says so where there is nobody to be found.
+fn look_for_engines(settings: &Settings) -> anyhow::Result<()> {
+    if settings.kubernetes.is_some() {
+        #[cfg(feature = "kubernetes")]
+        find_cluster()?;
+    } else if settings.engines.is_empty() {
+        tracing::warn!("the engine list is empty: every request gets a 503");
+    }
+    Ok(())
 }
 
 /// Whether there is a cluster to be asked; nothing is sent to it yet.
@@ -158,6 +170,19 @@ fn find_cluster() -> anyhow::Result<()> {
     });
     let found = finding.join();
     found.unwrap_or_else(|_| Err(anyhow::anyhow!("looking for a cluster panicked")))
+}
+
+/// What is learned of models, begun if a policy needs it.
+fn begin_smart(
+    kept: &Kept,
+    (stale_after, drain): (Duration, &DrainWatch),
+    published: &Arc<ArcSwap<Snapshot>>,
+) -> anyhow::Result<Service> {
+    let smart = Service::new(kept.folder(), stale_after, drain.clone());
+    if published.load().settings.routing.learns() {
+        (smart.start(published)).context("cannot begin smart routing")?;
+    }
+    Ok(smart)
 }
 
 /// What all workers' proxies share.
@@ -181,6 +206,7 @@ fn shared(
         engine_key: spec.engine_key.as_deref().map(Arc::from),
         sessions: Arc::default(),
         aios_compat_errors,
+        smart: spec.smart.clone(),
     }
 }
 
@@ -214,63 +240,6 @@ fn listen(address: SocketAddr) -> anyhow::Result<StdListener> {
     net::listen(address).with_context(|| format!("cannot listen on {address}"))
 }
 
-/// What all workers are made from.
-struct WorkerTemplate {
-    published: Arc<ArcSwap<Snapshot>>,
-    settings: ProxySettings,
-    outlets: Outlets,
-    bounds: Bounds,
-    root_path: Arc<str>,
-    api: Api,
-    told: Arc<[WorkerMetrics]>,
-}
-
-type OpenCounts = Arc<[AtomicUsize]>;
-
-/// Starts the workers. Once `build` has returned they hold the only senders to
-/// the control thread: when they are gone, so is control.
-fn start_workers(
-    template: &WorkerTemplate,
-    listener: &StdListener,
-) -> io::Result<(OpenCounts, Vec<JoinHandle<()>>)> {
-    let open: OpenCounts = (template.told.iter())
-        .map(|_| AtomicUsize::new(0))
-        .collect();
-    let mut threads = Vec::with_capacity(open.len() + 1);
-    for index in 0..open.len() {
-        let spec = worker::WorkerSpec {
-            index,
-            listener: net::share(listener)?,
-            published: Arc::clone(&template.published),
-            settings: template.settings.clone(),
-            outlets: template.outlets.clone(),
-            bounds: template.bounds.clone(),
-            root_path: Arc::clone(&template.root_path),
-            api: template.api.clone(),
-            open: Arc::clone(&open),
-            told: Arc::clone(&template.told),
-        };
-        threads.push(thread(&format!("worker-{index}"), move || {
-            worker::run(spec)
-        })?);
-    }
-    Ok((open, threads))
-}
-
-fn thread(
-    name: &str,
-    body: impl FnOnce() -> io::Result<()> + Send + 'static,
-) -> io::Result<JoinHandle<()>> {
-    let named = name.to_owned();
-    std::thread::Builder::new()
-        .name(name.to_owned())
-        .spawn(move || {
-            if let Err(error) = body() {
-                tracing::error!(thread = named, %error, "a thread could not start");
-            }
-        })
-}
-
 impl App {
     /// Stops: readiness fails, then the listener closes, open requests finish,
     /// and what is left at the deadline is cut.
@@ -293,6 +262,7 @@ impl App {
                 tracing::error!("a thread panicked");
             }
         }
+        self.smart.join();
         telling::finish(&self.tellers).await;
         report
     }

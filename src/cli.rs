@@ -10,6 +10,7 @@ mod locality;
 mod progress;
 mod proxy;
 mod simulate;
+mod smart;
 
 use std::path::PathBuf;
 
@@ -25,6 +26,7 @@ pub use ignored::{Ignored, REFUSED, WITHOUT_EFFECT};
 pub use locality::LocalityArgs;
 pub use proxy::{Launch, ProxyArgs};
 pub use simulate::SimulateArgs;
+pub use smart::SmartArgs;
 
 /// The inference sidecar: picks the best engine for every OpenAI-compatible
 /// request and streams the answer through.
@@ -77,6 +79,8 @@ pub enum Command {
     },
     /// What each policy does to a trace of requests, in simulated time.
     Simulate(SimulateArgs),
+    /// What smart routing learns from: a history of models' answers.
+    Smart(SmartArgs),
     /// The proxy before engines that are killed, hung and broken, with every
     /// byte of every answer checked; exit 1 when an invariant breaks.
     Chaos(ChaosArgs),

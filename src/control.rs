@@ -8,6 +8,7 @@
 
 mod admin;
 mod checking;
+mod feedback;
 #[cfg(feature = "kubernetes")]
 mod finding;
 mod learning;
@@ -28,7 +29,7 @@ use tokio::sync::{Mutex, Notify, mpsc};
 use crate::api::body::Budget;
 use crate::api::host::Host;
 use crate::api::page::{self, Sources};
-use crate::api::{Ask, Health, Query, models, summary};
+use crate::api::{Ask, Health, Query, exposition, models, summary};
 use crate::config::dynamic::DynamicFile;
 use crate::config::{DynamicSource, Settings, StatsSettings, Timeouts};
 use crate::decisions::DecisionLog;
@@ -42,6 +43,7 @@ use crate::fleet::{EngineSpec, Fleet, Snapshot};
 use crate::registry::Registry;
 use crate::registry::store::Store;
 use crate::scrape::{Scraper, stale_after};
+use crate::smart::service::Service;
 use crate::upstream::Pool;
 pub use admin::Admin;
 use pages::Pages;
@@ -76,6 +78,8 @@ pub struct ControlSpec {
     pub is_discovered: Arc<AtomicBool>,
     /// How long readiness waits for engines to be found, and to tell their models.
     pub discovery_timeout: Duration,
+    /// What is learned of models.
+    pub smart: Service,
     /// Where we listen: no engine is found there.
     pub own: Own,
     /// Statistics.
@@ -146,6 +150,7 @@ struct Control {
     own: Own,
     windows: RefCell<Windows>,
     host: RefCell<Host>,
+    smart: Service,
     pool: Rc<Pool>,
     pages: Pages,
     /// Engines have come that nobody has asked yet.
@@ -185,6 +190,7 @@ impl Control {
             #[cfg(feature = "kubernetes")]
             own: spec.own,
             host: RefCell::default(),
+            smart: spec.smart,
             pool,
             pages: Pages::default(),
             newcomers: Notify::new(),
@@ -323,6 +329,9 @@ impl Control {
         (self.sources).page(&mut text, &snapshot, &windows, self.freshness());
         page::host(&mut text, self.host.borrow().usage());
         self.reloads.borrow().expose(&mut text, snapshot.generation);
+        if let Some(started) = self.smart.started() {
+            exposition::smart(&mut text, started);
+        }
         #[cfg(feature = "kubernetes")]
         self.expose_watching(&mut text);
         #[cfg(feature = "count-allocations")]

@@ -17,6 +17,7 @@ use crate::fleet::{EngineSpec, Model};
 use crate::policy::explain::{Verdict, drawn, explain};
 use crate::policy::reason::Choice;
 use crate::policy::{Asked, Moment, Policy, Question, Refusal, Tried, choose};
+use crate::smart::weigh::ModelChoice;
 
 /// Decisions kept.
 const MOST: usize = 1000;
@@ -40,6 +41,8 @@ pub struct Record {
     pub inputs: Inputs,
     /// Who was chosen, by position; or why nobody was.
     pub chosen: Result<usize, Refusal>,
+    /// How its model was chosen before, if by cost and quality.
+    pub model_choice: Option<Arc<ModelChoice>>,
 }
 
 /// By [`Nearness`], why nobody was chosen among those that are nearer to us, where
@@ -260,6 +263,7 @@ mod tests {
             request_id: String::new(),
             generation: 1,
             chosen: inputs.decide().0,
+            model_choice: None,
             inputs,
         }
     }

@@ -19,10 +19,12 @@ use crate::discovery::listed;
 use crate::discovery::models::Cards;
 use crate::fleet::{Fleet, Model, Snapshot};
 use crate::metrics::ModelRegistry;
-use crate::policy::{Moment, Question, Rules, Tried};
+use crate::policy::{Moment, Question, Refusal, Rules, Tried};
 use crate::proxy::offline;
 use crate::registry::Registry;
 use crate::scrape::stale_after;
+use crate::smart::predict::Predictor;
+use crate::smart::weigh::ModelChoice;
 
 /// Prints the decision, as `/debug/decisions` does. Engines are as if they
 /// had just come: nothing is known of them but what the file says.
@@ -53,12 +55,14 @@ fn explain(args: &ExplainArgs, snapshot: &Snapshot) -> anyhow::Result<Value> {
         path: &args.path,
         headers: &headers(args)?,
         body: body(args)?,
+        predictor: Arc::new(predictor(args)?),
     };
     let offline::Prepared {
         policy,
         model,
         asked,
         pinned,
+        model_choice,
     } = offline::prepare(snapshot, request)?;
     if let Some(pinned) = pinned {
         let engine = pinned.engine.url.text();
@@ -88,11 +92,27 @@ fn explain(args: &ExplainArgs, snapshot: &Snapshot) -> anyhow::Result<Value> {
         let inputs = inputs(near, nearer);
         match (inputs.decide().0, near.candidates.tier) {
             (Err(refusal), Some(tier)) => nearer[tier as usize] = Some(refusal),
-            (chosen, _) => return Ok(Value::Object(decisions::inputs(&inputs, chosen))),
+            (chosen, _) => return Ok(page(&inputs, chosen, model_choice.as_ref())),
         }
     }
     let inputs = inputs(model, nearer);
-    Ok(Value::Object(decisions::inputs(&inputs, inputs.decide().0)))
+    Ok(page(&inputs, inputs.decide().0, model_choice.as_ref()))
+}
+
+fn page(inputs: &Inputs, chosen: Result<usize, Refusal>, choice: Option<&ModelChoice>) -> Value {
+    let mut page = decisions::inputs(inputs, chosen);
+    if let Some(choice) = choice {
+        page.insert("model_choice".to_owned(), decisions::model_choice(choice));
+    }
+    Value::Object(page)
+}
+
+/// What is learned of models in that folder.
+fn predictor(args: &ExplainArgs) -> anyhow::Result<Predictor> {
+    match &args.state_dir {
+        None => Ok(Predictor::empty()),
+        Some(folder) => Ok(crate::smart::store::last_kept(folder)?),
+    }
 }
 
 fn headers(args: &ExplainArgs) -> anyhow::Result<HeaderMap> {

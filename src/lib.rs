@@ -15,6 +15,7 @@ pub mod query;
 pub mod registry;
 pub mod scrape;
 pub mod select;
+pub mod smart;
 
 pub mod advise;
 pub mod downstream;

@@ -57,6 +57,7 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
             Ok(())
         }
         Some(Command::Simulate(args)) => args.run(),
+        Some(Command::Smart(args)) => args.run(),
         Some(Command::Chaos(args)) => args.run(),
         Some(Command::Engines(args)) => args.run(),
         Some(Command::Explain(args)) => explain::run(args),

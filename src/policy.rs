@@ -10,6 +10,7 @@ pub mod advice;
 pub mod blocks;
 pub mod bound;
 pub mod explain;
+pub mod in_force;
 pub mod memory;
 pub mod qos;
 pub mod reason;
@@ -30,137 +31,23 @@ mod units;
 mod view;
 mod weighted;
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Duration;
 
 use fastrand::Rng;
 use serde::{Deserialize, Serialize};
 
-use crate::config::policies::{PolicyKind, PolicySpec, SlowStart};
-use crate::config::{Routing, Settings};
+use crate::config::Settings;
+use crate::config::policies::{PolicyKind, SlowStart};
 use crate::fleet::attributes::Freshness;
 use crate::fleet::layout::Capability;
 use crate::fleet::{CandidateSet, Engine};
 pub use advice::Advice;
 use bound::Bound;
-use memory::{Memory, Prefix};
+pub use in_force::{Policies, Policy};
+use memory::Prefix;
 use qos::Qos;
-use reason::{Askings, Choice, Decisions, Reason};
-use sequential::Turns;
+use reason::{Choice, Reason};
 use view::{Noted, View};
-
-/// A policy in force, with what it remembers.
-#[derive(Debug)]
-pub struct Policy {
-    /// Its name, and what it does.
-    pub spec: PolicySpec,
-    /// Which engines have seen which prompts, where that matters.
-    pub memory: Option<Arc<Memory>>,
-    /// Whose turn it is of the models that requests allow.
-    pub turns: Arc<Turns>,
-    /// How often it chose, and why.
-    pub decisions: Arc<Decisions>,
-    /// How often it asked others, if it does.
-    pub askings: Option<Arc<Askings>>,
-    /// Who picks of the engines of a block that it has chosen.
-    pub instance: Option<Arc<Policy>>,
-    /// Bytes that it takes in memory, about, if it is a request's own.
-    pub bytes: usize,
-}
-
-impl Policy {
-    /// That policy; what the one `before` of its name remembers stays.
-    #[must_use]
-    pub fn new(spec: PolicySpec, before: Option<&Self>) -> Arc<Self> {
-        Self::weighing(spec, before, 0)
-    }
-
-    /// The same for a policy of a request's own, which takes so many bytes.
-    #[must_use]
-    pub fn weighing(spec: PolicySpec, before: Option<&Self>, bytes: usize) -> Arc<Self> {
-        let memory = before.and_then(|known| known.memory.clone());
-        let reads_prompt = matches!(spec.kind.innermost(), PolicyKind::PrefixAware(_));
-        let decisions: Arc<Decisions> =
-            before.map_or_else(Arc::default, |known| Arc::clone(&known.decisions));
-        let turns: Arc<Turns> = before.map_or_else(Arc::default, |known| Arc::clone(&known.turns));
-        let is_asking = matches!(spec.kind, PolicyKind::Advised(_));
-        let askings = before.and_then(|known| known.askings.clone());
-        let instance = spec.kind.scored().map(|of| {
-            Arc::new(Self {
-                spec: PolicySpec {
-                    kind: (*of.instance).clone(),
-                    ..spec.clone()
-                },
-                memory: None,
-                turns: Arc::clone(&turns),
-                decisions: Arc::clone(&decisions),
-                askings: None,
-                instance: None,
-                bytes: 0,
-            })
-        });
-        Arc::new(Self {
-            memory: reads_prompt.then(|| memory.unwrap_or_default()),
-            spec,
-            turns,
-            decisions,
-            askings: is_asking.then(|| askings.unwrap_or_default()),
-            instance,
-            bytes,
-        })
-    }
-}
-
-/// The policies in force.
-#[derive(Debug, Clone)]
-pub struct Policies {
-    /// For requests that name none.
-    pub default: Arc<Policy>,
-    /// Those that a request may name.
-    pub named: BTreeMap<String, Arc<Policy>>,
-}
-
-impl Policies {
-    /// The one of that name.
-    #[must_use]
-    pub fn find(&self, name: &str) -> Option<&Arc<Policy>> {
-        Some(&self.default)
-            .filter(|default| *default.spec.name == *name)
-            .or_else(|| self.named.get(name))
-    }
-
-    /// The policies of `routing`; those that stay keep what they remember.
-    #[must_use]
-    pub fn new(routing: &Routing, old: Option<&Self>) -> Self {
-        let known: Vec<&Arc<Policy>> = old.map_or_else(Vec::new, |old| {
-            std::iter::once(&old.default)
-                .chain(old.named.values())
-                .collect()
-        });
-        let make = |spec: &PolicySpec| {
-            let before = known.iter().find(|known| known.spec.name == spec.name);
-            if let Some(same) = before.filter(|known| known.spec == *spec) {
-                return Arc::clone(same);
-            }
-            Policy::new(spec.clone(), before.map(|known| &***known))
-        };
-        let default = make(&routing.policy);
-        let named = routing.named.iter().map(|(name, spec)| {
-            let is_default = *spec == default.spec;
-            let policy = if is_default {
-                Arc::clone(&default)
-            } else {
-                make(spec)
-            };
-            (name.clone(), policy)
-        });
-        Self {
-            named: named.collect(),
-            default,
-        }
-    }
-}
 
 /// What a policy may know of the request.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -338,6 +225,7 @@ fn decide_noting(
     }
     match kind {
         PolicyKind::Sequential(then) => decide_noting(then, question, rng, noted),
+        PolicyKind::Smart(of) => decide_noting(&of.strategy, question, rng, noted),
         PolicyKind::Federation(of) => federation::pick(of, &view, rng),
         _ => match pick(kind, &view, rng) {
             Some(at) => {
@@ -379,8 +267,10 @@ fn pick(kind: &PolicyKind, view: &View<'_>, rng: &mut Rng) -> Option<usize> {
         PolicyKind::PrefixAware(of) => prefix::pick(*of, view, rng),
         PolicyKind::Scored(of) => scored::pick(of, view, rng),
         PolicyKind::Advised(of) => advised::pick(of, view, rng),
-        // These two never stand within another.
-        PolicyKind::Federation(_) | PolicyKind::Sequential(_) => view.draw(rng),
+        // These never stand within another.
+        PolicyKind::Federation(_) | PolicyKind::Sequential(_) | PolicyKind::Smart(_) => {
+            view.draw(rng)
+        }
     }
 }
 

@@ -26,10 +26,13 @@ pub mod pieces;
 mod ready;
 pub mod retry;
 pub mod search;
+mod selected;
+mod smart;
 mod splice;
 pub mod tries;
 mod upload;
 mod usage;
+mod user_text;
 pub mod verdict;
 mod wishes;
 
@@ -57,6 +60,8 @@ use crate::metrics::ProcessMetrics;
 use crate::registry::Registry;
 use crate::report::{Report, Reporter};
 use crate::select::Selections;
+use crate::smart::service::Service;
+use crate::smart::worker::Asker;
 use crate::upstream::{Pool, Upload};
 use attempt::{Attempt, Hurry};
 use body::ObservedBody;
@@ -85,6 +90,7 @@ pub struct Proxy {
     reporter: Rc<Reporter>,
     selections: RefCell<Selections>,
     advisers: Advisers,
+    asker: Rc<Asker>,
 }
 
 /// What all workers' proxies share.
@@ -116,6 +122,8 @@ pub struct ProxySettings {
     pub sessions: Arc<Sessions>,
     /// Whether errors of `/v1/infer` have the status 200, as in the reference.
     pub aios_compat_errors: bool,
+    /// What is learned of models.
+    pub smart: Service,
 }
 
 /// The answer to every request.
@@ -128,7 +136,7 @@ impl Proxy {
         published: Arc<ArcSwap<Snapshot>>,
         settings: ProxySettings,
         pool: Rc<Pool>,
-        reporter: Rc<Reporter>,
+        (reporter, asker): (Rc<Reporter>, Rc<Asker>),
     ) -> Rc<Self> {
         let registry = Arc::clone(&settings.registry);
         Rc::new(Self {
@@ -139,6 +147,7 @@ impl Proxy {
             rng: RefCell::new(Rng::new()),
             retries: RetryBudget::default(),
             reporter,
+            asker,
             selections: RefCell::new(Selections::new(registry)),
         })
     }
@@ -235,7 +244,7 @@ impl Exchange<'_> {
             Err(error) => return Err((serving, self.counted(error))),
         };
         let ready = self.ready(&wishes, policy, &mut peeked, &serving);
-        let ready = match ready.await {
+        let mut ready = match ready.await {
             Ok(ready) => ready,
             Err(error) => return Err((serving, self.counted(error))),
         };
@@ -243,6 +252,7 @@ impl Exchange<'_> {
         let (timeouts, total) = self.limited(&wishes, &ready.policy, &serving);
         let model = Arc::clone(ready.model);
         let mut meter = self.meter(model);
+        meter.teaches(ready.smart.as_mut().and_then(|smart| smart.lesson.take()));
         let is_stream = peeked.facts.stream;
         let (upload, framing, share) = upload::of(self.head, peeked, &settings.limits, &mut meter);
         meter.asks_stream(is_stream);
@@ -333,6 +343,7 @@ impl Exchange<'_> {
                 prints: &ready.prints,
                 pinned: ready.pinned,
                 block: ready.block.as_ref().map(|block| block.reason),
+                choice: ready.smart.as_ref().and_then(|smart| smart.choice.as_ref()),
                 ..self.choosing(&ready.policy, ready.model, &ready.asked, log)
             },
             settings: &self.snapshot.settings,
@@ -351,6 +362,7 @@ impl Exchange<'_> {
                     .or_else(|| sending.choosing.recorded.get()),
                 engine: engine.map(|engine| engine.url.text().to_owned()),
                 attempts: sending.attempts.get(),
+                choice: ready.smart.as_ref().and_then(|smart| smart.choice.clone()),
             }));
         }
         sent

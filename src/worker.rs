@@ -27,6 +27,7 @@ use crate::metrics::{Counter, Gauge, WorkerMetrics};
 use crate::net;
 use crate::proxy::{Proxy, ProxySettings, headers};
 use crate::report::{Outlets, Reporter};
+use crate::smart::worker::Asker;
 use crate::upstream::Pool;
 use room::{Room, SPARE};
 
@@ -96,6 +97,7 @@ async fn serve(spec: WorkerSpec) -> io::Result<()> {
         idle: Rc::new(IdleQueue::new(settings.metrics.closed_idle.clone())),
     });
     let reporter = Reporter::new(spec.outlets, settings.drain.clone());
+    let asker = Asker::new(settings.smart.clone());
     let ticking = tokio::task::spawn_local(
         Ticking {
             published,
@@ -103,6 +105,7 @@ async fn serve(spec: WorkerSpec) -> io::Result<()> {
             pool: Rc::clone(&pool),
             stop_accepting: Rc::clone(&stop_accepting),
             reporter: Rc::clone(&reporter),
+            asker: Rc::clone(&asker),
             told: (spec.told, spec.index),
         }
         .run(),
@@ -114,7 +117,7 @@ async fn serve(spec: WorkerSpec) -> io::Result<()> {
         connections: settings.metrics.connections.clone(),
         accept_errors: settings.metrics.accept_errors.clone(),
         root_path: spec.root_path,
-        proxy: Proxy::new(spec.published, settings, pool, reporter),
+        proxy: Proxy::new(spec.published, settings, pool, (reporter, asker)),
         api: spec.api,
         shared,
         open: spec.open,
@@ -137,6 +140,7 @@ struct Ticking {
     pool: Rc<Pool>,
     stop_accepting: Rc<Notify>,
     reporter: Rc<Reporter>,
+    asker: Rc<Asker>,
     /// What the workers tell of themselves, and which of them this is.
     told: (Arc<[WorkerMetrics]>, usize),
 }
@@ -155,6 +159,7 @@ impl Ticking {
             late(told, now.elapsed());
             shared.watch.sweep(now);
             self.reporter.sweep();
+            self.asker.sweep();
             let timeouts = self.published.load().settings.timeouts;
             if timeouts != shared.timeouts.replace(timeouts) {
                 pool.set_timeouts(timeouts.pool_idle, timeouts.connect);

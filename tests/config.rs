@@ -74,6 +74,7 @@ fn the_readme_lists_every_key() {
         ("engines[].cost.", "Cost"),
         ("policies.*.", "PolicyEntry"),
         ("policies.*.goals[].", "GoalEntry"),
+        ("policies.*.models.*.", "ModelEntry"),
         ("goals.*[].", "MetricEntry"),
         ("limits.", "LimitsEntry"),
         ("limits.shed.", "ShedEntry"),

@@ -15,6 +15,7 @@ use crate::fleet::reading::Reading;
 use crate::fleet::ring::hash;
 use crate::policy::Refusal;
 use crate::policy::explain::Verdict;
+use crate::smart::weigh::ModelChoice;
 
 /// The whole record: inputs, every candidate ranked, and the choice.
 #[must_use]
@@ -25,7 +26,40 @@ pub fn record(record: &Record) -> Value {
     page.insert("at".to_owned(), at.as_secs_f64().into());
     page.insert("request_id".to_owned(), record.request_id.as_str().into());
     page.insert("generation".to_owned(), record.generation.into());
+    if let Some(choice) = &record.model_choice {
+        page.insert("model_choice".to_owned(), model_choice(choice));
+    }
     Value::Object(page)
+}
+
+/// As many digits as mean something.
+fn rounded(value: f64) -> f64 {
+    (value * 1e4).round() / 1e4
+}
+
+/// How a model was chosen by cost and quality.
+#[must_use]
+pub fn model_choice(choice: &ModelChoice) -> Value {
+    let models = choice.weighed.iter().map(|one| {
+        json!({
+            "model": &*one.model,
+            "quality": rounded(f64::from(one.prediction.quality)),
+            "spread": rounded(f64::from(one.prediction.spread)),
+            "past_queries": one.prediction.neighbours,
+            "output_tokens": rounded(one.tokens),
+            "cost": one.candidate.cost,
+            "load_price": one.candidate.load_price,
+            "is_open": one.candidate.is_open,
+        })
+    });
+    let chosen = choice.weighed.get(choice.chosen.at);
+    json!({
+        "model": chosen.map(|one| &*one.model),
+        "why": choice.chosen.why.name(),
+        "performance_requirement": choice.requirement,
+        "lambda": choice.lambda,
+        "models": models.collect::<Vec<_>>(),
+    })
 }
 
 /// What a decision is made from, and what it is.

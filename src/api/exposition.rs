@@ -8,6 +8,7 @@ pub mod cluster;
 mod engines;
 mod models;
 mod process;
+mod smart;
 
 use std::borrow::Cow;
 use std::fmt::{Display, Write as _};
@@ -16,6 +17,8 @@ pub(super) use engines::engines;
 pub use engines::finished;
 pub(super) use models::{models, policies};
 pub(super) use process::{Process, counts, process, refusals, workers};
+pub use smart::smart;
+pub(super) use smart::smart_policies;
 
 use crate::fleet::{Candidate, Snapshot};
 use crate::metrics::TimeBuckets;

@@ -52,6 +52,7 @@ impl Sources {
         exposition::models(text, &models);
         drop(models);
         exposition::policies(text, &snapshot.policies);
+        exposition::smart_policies(text, &snapshot.policies);
         exposition::refusals(text, &self.refusals);
         let waiting = self.places.waiting().to_string();
         let name = "pilotfish_requests_waiting";

@@ -21,6 +21,9 @@ pub struct ExplainArgs {
     /// A field of the request's head, as NAME: VALUE; may be repeated.
     #[arg(long, value_name = "NAME: VALUE")]
     pub header: Vec<String>,
+    /// For `smart`: where what is learned of models is kept.
+    #[arg(long, value_name = "DIR")]
+    pub state_dir: Option<PathBuf>,
     /// Where the random generator begins.
     #[arg(long, default_value_t = 1)]
     pub seed: u64,

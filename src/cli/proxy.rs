@@ -53,7 +53,7 @@ pub struct ProxyArgs {
     /// Its address.
     #[arg(long, value_name = "HOST", default_value = "127.0.0.1", value_parser = host)]
     pub admin_host: IpAddr,
-    /// A folder to keep registered policies in (POST /policy on the admin
+    /// A folder to keep registered policies and what `smart` has learned in (POST /policy on the admin
     /// listener); without it they are kept until the process ends.
     #[arg(long, value_name = "DIR")]
     pub state_dir: Option<PathBuf>,

@@ -90,6 +90,7 @@ fn policies(words: &mut Vec<String>, old: &Routing, new: &Routing) {
         ),
         (old.goals != new.goals, "goals changed"),
         (old.matchers != new.matchers, "matchers changed"),
+        (old.shadow != new.shadow, "shadow_policy changed"),
         (old.slow_start != new.slow_start, "slow_start changed"),
         (old.allow != new.allow, "request_headers changed"),
         (old.prefer_local != new.prefer_local, "prefer_local changed"),

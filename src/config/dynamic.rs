@@ -18,8 +18,8 @@ use super::EngineType;
 pub use super::Seconds;
 pub use attributes::{AggregateEntry, AttributeEntry};
 pub use policies::{
-    DirectionEntry, GoalEntry, MetricEntry, PickerEntry, PlacementEntry, PolicyEntry,
-    RequestHeader, RequestHeadersEntry, SlowStartEntry,
+    DirectionEntry, GoalEntry, MetricEntry, ModelEntry, PickerEntry, PlacementEntry, PolicyEntry,
+    RequestHeader, RequestHeadersEntry, RequirementOfEntry, SlowStartEntry,
 };
 pub use resilience::{
     BreakerEntry, CauseEntry, CommitEntry, LimitsEntry, PolicyTimeoutsEntry, RetryEntry, ShedEntry,
@@ -117,6 +117,11 @@ pub struct DynamicFile {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "BTreeMap<String, PolicyEntry>")]
     pub policies: Option<BTreeMap<String, PolicyEntry>>,
+    /// A policy of `policies` of type `smart` that decides beside the one in force:
+    /// what it would have chosen, and saved, is counted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String")]
+    pub shadow_policy: Option<String>,
     /// URLs of matchers that requests and registered policies may have asked;
     /// those of `policies` need not be here.
     #[serde(skip_serializing_if = "Option::is_none")]

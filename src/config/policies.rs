@@ -1,6 +1,8 @@
 //! Policies as settings have them: names, and what each is told.
 
+mod allow;
 mod selection;
+mod smart;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,7 +14,9 @@ use super::EngineUrl;
 use super::Timeouts;
 use super::dynamic::Privacy;
 use super::goals::{self, NamedGoal};
+pub use allow::Allow;
 pub use selection::{APP_MAP, Advised, Adviser, Direction, Goal, Picker, Scored, use_case};
+pub use smart::{Alternative, RequirementOf, Smart};
 
 /// Goals of one policy at most.
 pub const MOST_GOALS: usize = 16;
@@ -40,6 +44,9 @@ pub struct Routing {
     pub prefer_local: bool,
     /// Where those listen that requests and registered policies may have asked.
     pub matchers: Vec<EngineUrl>,
+    /// A policy of type `smart` that decides beside the one in force, and is only
+    /// counted.
+    pub shadow: Option<PolicySpec>,
 }
 
 impl Default for Routing {
@@ -55,11 +62,19 @@ impl Default for Routing {
             decision_sample: 0.0,
             prefer_local: false,
             matchers: Vec::new(),
+            shadow: None,
         }
     }
 }
 
 impl Routing {
+    /// Whether any policy learns from what models answered.
+    #[must_use]
+    pub fn learns(&self) -> bool {
+        let mut policies = self.named.values().chain([&self.policy]);
+        policies.any(|policy| matches!(policy.kind, PolicyKind::Smart(_)))
+    }
+
     /// Whether any policy looks at what engines tell of themselves.
     #[must_use]
     pub fn looks_at_live(&self) -> bool {
@@ -118,6 +133,8 @@ pub enum PolicyKind {
     Federation(Box<Federation>),
     /// A model in its turn, then an engine of it.
     Sequential(Box<PolicyKind>),
+    /// The cheapest model that is likely to be right, then an engine of it.
+    Smart(Box<Smart>),
     /// The one that someone who is asked names; that failing, the best by goals.
     Advised(Box<Advised>),
 }
@@ -128,7 +145,7 @@ impl PolicyKind {
 
     /// The built-in policies' names, in the order of the documentation, without
     /// these.
-    pub const NAMES: [&'static str; 12] = [
+    pub const NAMES: [&'static str; 13] = [
         "roundrobin",
         "session",
         "consistenthash",
@@ -141,6 +158,7 @@ impl PolicyKind {
         "scored",
         "federation",
         "sequential",
+        "smart",
     ];
 
     /// Its built-in name.
@@ -159,6 +177,7 @@ impl PolicyKind {
             Self::Scored(_) => "scored",
             Self::Federation(_) => "federation",
             Self::Sequential(_) => "sequential",
+            Self::Smart(_) => "smart",
             Self::Advised(of) => match of.adviser {
                 Adviser::Remote { .. } => "remote",
                 Adviser::Llm { .. } => "llm",
@@ -171,9 +190,26 @@ impl PolicyKind {
     pub fn innermost(&self) -> &Self {
         match self {
             Self::Sequential(then) => then.innermost(),
+            Self::Smart(of) => of.strategy.innermost(),
             Self::Federation(of) => of.strategy.innermost(),
             other => other,
         }
+    }
+
+    /// All policies that may finally pick: models may have their own.
+    pub fn strategies(&self) -> impl Iterator<Item = &Self> {
+        let models = match self {
+            Self::Smart(of) => of.models.as_slice(),
+            _ => &[],
+        };
+        let own = models.iter().filter_map(|model| model.strategy.as_ref());
+        std::iter::once(self.innermost()).chain(own)
+    }
+
+    /// Whether requests may leave it the choice of their model among several.
+    #[must_use]
+    pub fn chooses_models(&self) -> bool {
+        matches!(self, Self::Sequential(_) | Self::Smart(_))
     }
 
     /// What it selects by, if it selects by attributes.
@@ -218,6 +254,7 @@ impl PolicyKind {
             Self::Scored(of) => of.looks_at_live(),
             Self::Advised(of) => of.then.looks_at_live(),
             Self::Sequential(then) => then.looks_at_live(),
+            Self::Smart(_) => self.strategies().any(Self::looks_at_live),
             _ => false,
         }
     }
@@ -225,29 +262,31 @@ impl PolicyKind {
     /// Whether it wants to know how the prompt begins.
     #[must_use]
     pub fn reads_prompt(&self) -> bool {
-        matches!(self.innermost(), Self::PrefixAware(_)) || self.keys().contains(&KeySource::Prompt)
+        self.strategies().any(|strategy| {
+            matches!(strategy, Self::PrefixAware(_)) || strategy.keys().contains(&KeySource::Prompt)
+        })
     }
 
     /// Whether it places requests by hashes, which takes a ring of our own where
     /// there are many engines.
     #[must_use]
     pub fn needs_points(&self) -> bool {
-        match self.innermost() {
+        self.strategies().any(|strategy| match strategy {
             Self::Session(of) | Self::ConsistentHash(of) => of.placement != Placement::Ring,
             Self::PrefixAware(_) => true,
             _ => false,
-        }
+        })
     }
 
     /// Whether it needs the reference's ring.
     #[must_use]
     pub fn needs_ring(&self) -> bool {
-        match self.innermost() {
+        self.strategies().any(|strategy| match strategy {
             Self::Session(affinity) | Self::ConsistentHash(affinity) => {
                 affinity.placement == Placement::Ring
             }
             _ => false,
-        }
+        })
     }
 }
 
@@ -331,42 +370,6 @@ impl Default for SlowStart {
         Self {
             over: Duration::from_secs(30),
             shape: 1.0,
-        }
-    }
-}
-
-/// Fields `x-pilotfish-*` of a request's head that are heeded.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Allow {
-    /// `x-pilotfish-explain`.
-    pub explain: bool,
-    /// `x-pilotfish-policy`.
-    pub policy: bool,
-    /// `x-pilotfish-models`.
-    pub models: bool,
-    /// `x-pilotfish-select`, and `selection_query` in the body.
-    pub select: bool,
-    /// `x-pilotfish-qos`.
-    pub qos: bool,
-    /// `x-pilotfish-engine`.
-    pub engine: bool,
-    /// `x-pilotfish-timeout-ms`.
-    pub timeout: bool,
-    /// `x-pilotfish-priority`.
-    pub priority: bool,
-}
-
-impl Default for Allow {
-    fn default() -> Self {
-        Self {
-            explain: true,
-            policy: true,
-            models: true,
-            select: true,
-            qos: true,
-            engine: false,
-            timeout: true,
-            priority: false,
         }
     }
 }

@@ -11,6 +11,7 @@ mod policies;
 mod requests;
 mod resilience;
 mod selection;
+mod smart;
 mod unused;
 
 use std::collections::BTreeMap;

@@ -11,7 +11,7 @@ use http::{Method, Request, StatusCode};
 use hyper::body::Incoming;
 use serde_json::Value;
 
-use super::{Control, policies};
+use super::{Control, feedback, policies};
 use crate::api::{Answer, Page, decisions, finish};
 use crate::config::Timeouts;
 use crate::downstream::idle::IdleQueue;
@@ -89,7 +89,9 @@ async fn answer(
 ) -> Result<Answer, Infallible> {
     let (head, body) = request.into_parts();
     let serving = handled.serve(head.version);
-    let page = if policies::is_route(head.uri.path()) {
+    let page = if head.uri.path() == feedback::PATH {
+        feedback::page(&control, &head, body, serving.deadline()).await
+    } else if policies::is_route(head.uri.path()) {
         policies::page(&control, &head, body, serving.deadline()).await
     } else {
         page(&control, &head)
@@ -114,7 +116,7 @@ fn page(control: &Control, head: &Parts) -> Page {
         ),
         _ => error(
             StatusCode::NOT_FOUND,
-            "Here are GET /config, GET, POST, PUT and DELETE /policy, GET /debug/decisions?last=N, GET /debug/decisions/ID, \
+            "Here are GET /config, GET, POST, PUT and DELETE /policy, POST /v1/feedback, GET /debug/decisions?last=N, GET /debug/decisions/ID, \
              GET /debug/log-level and PUT /debug/log-level?level=LEVEL.",
         ),
     }

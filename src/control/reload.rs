@@ -139,6 +139,7 @@ impl Control {
 
     fn apply(&self, source: &DynamicSource, keys: DynamicFile) -> Result<(), Vec<Problem>> {
         let resolved = (self.policies.load()).resolve(&overlay(&keys, &self.flags))?;
+        self.begin_smart(&resolved.settings)?;
         for warning in &resolved.warnings {
             tracing::warn!("{}: {warning}", source.file.display());
         }
@@ -158,6 +159,16 @@ impl Control {
         let page = health_page(self.reloads.borrow().applied.as_ref());
         self.health.store(Arc::new(page));
         Ok(())
+    }
+
+    /// Begins to learn of models, if the settings need it.
+    fn begin_smart(&self, settings: &Settings) -> Result<(), Vec<Problem>> {
+        let is_needed = settings.routing.learns();
+        let begun = is_needed.then(|| self.smart.start(&self.published));
+        begun.unwrap_or(Ok(())).map_err(|error| {
+            let message = format!("a policy of type smart cannot begin: {error}");
+            vec![Problem::at("policies", message)]
+        })
     }
 
     /// What flags and file say together, as they are in force.

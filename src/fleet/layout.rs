@@ -12,6 +12,7 @@ use super::Candidate;
 use super::engine::Closed;
 use super::ring::Ring;
 use crate::config::attribute::number;
+use crate::config::dynamic::Cost;
 
 /// Turns of a weighted round at most: for each engine, and in a small set.
 const MOST_TURNS: [f64; 2] = [8.0, 16_384.0];
@@ -48,6 +49,8 @@ pub struct Layout {
     /// A ring of our own, for sets beyond [`MOST_RENDEZVOUS`], where a policy
     /// needs it.
     pub points: Option<Ring<u64>>,
+    /// What tokens cost at most, of the engines that tell.
+    pub cost: Option<Cost>,
 }
 
 impl Layout {
@@ -92,6 +95,7 @@ impl Layout {
             lacks_gpu: list.iter().map(lacks_gpu).collect(),
             ring: None,
             points: None,
+            cost: dearest(list),
             closed,
             hashes,
             weights,
@@ -236,6 +240,15 @@ const PERIOD: u64 = 1 << 40;
 fn count(turns: f64, weight: f64) -> u64 {
     let least = if weight > 0.0 { 1.0 } else { 0.0 };
     turns.round().max(least) as u64
+}
+
+/// The highest prices of these.
+fn dearest(list: &[Candidate]) -> Option<Cost> {
+    let costs = list.iter().filter_map(|one| one.spec.traits.cost);
+    costs.reduce(|a, b| Cost {
+        input_per_mtok: a.input_per_mtok.max(b.input_per_mtok),
+        output_per_mtok: a.output_per_mtok.max(b.output_per_mtok),
+    })
 }
 
 #[cfg(test)]

@@ -147,5 +147,6 @@ pub(super) fn judge(kind: &PolicyKind, view: &View<'_>) -> Vec<Verdict> {
         PolicyKind::Advised(of) => advised::judge(of, view),
         PolicyKind::Federation(of) => federation::judge(of, view),
         PolicyKind::Sequential(then) => judge(then, view),
+        PolicyKind::Smart(of) => judge(&of.strategy, view),
     }
 }

@@ -38,13 +38,13 @@ pub(super) fn heeds(
     let kind = &policy.spec.kind;
     let is_free = wishes.engine.is_none() && *by_path == Pinned::No;
     let heeds_qos = matches!(kind, PolicyKind::Federation(_)) && is_free;
-    let heeds_models = matches!(kind, PolicyKind::Sequential(_));
+    let heeds_models = kind.chooses_models();
     for (name, is_heeded, by) in [
         ("qos", wishes.qos.is_none() || heeds_qos, "federation"),
         (
             "models",
             wishes.models.is_none() || heeds_models,
-            "sequential",
+            "sequential or smart",
         ),
     ] {
         if !is_heeded {
@@ -79,19 +79,25 @@ fn named<'a>(snapshot: &'a Snapshot, name: Option<&str>) -> Result<&'a Arc<Polic
 }
 
 /// What a policy looks for in a body.
-pub(super) fn wanted<'a>(wishes: &Wishes<'_>, kind: &'a PolicyKind) -> Wanted<'a> {
-    let mut of_body = kind.keys().iter().filter_map(|source| match source {
-        KeySource::Body(key) => Some(key),
-        _ => None,
+pub(super) fn wanted<'a>(
+    wishes: &Wishes<'_>,
+    kind: &'a PolicyKind,
+    snapshot: &Snapshot,
+) -> Wanted<'a> {
+    let reads_query = matches!(kind, PolicyKind::Smart(_)) || snapshot.policies.shadow.is_some();
+    let mut of_body = kind.strategies().filter_map(|strategy| {
+        // A session's id is hashed as Python prints it, even that of `user`.
+        let is_session = matches!(strategy, PolicyKind::Session(_));
+        let mut keys = strategy.keys().iter().filter_map(|source| match source {
+            KeySource::Body(key) => Some(key),
+            _ => None,
+        });
+        keys.find(|key| is_session || !matches!(&***key, "user" | "session_id"))
     });
-    // A session's id is hashed as Python prints it, even that of `user`.
-    let is_session = matches!(kind.innermost(), PolicyKind::Session(_));
     Wanted {
-        key: of_body.find(|key| is_session || !matches!(&***key, "user" | "session_id")),
-        prompt: kind.reads_prompt(),
-        any_model: matches!(kind, PolicyKind::Sequential(_))
-            || kind.scored().is_some()
-            || wishes.select.is_some(),
+        key: of_body.next(),
+        prompt: reads_query || kind.reads_prompt(),
+        any_model: kind.chooses_models() || kind.scored().is_some() || wishes.select.is_some(),
     }
 }
 
@@ -105,7 +111,8 @@ pub(super) fn asked(
 ) -> (Asked, Vec<Fingerprint>) {
     let mut prints = Vec::new();
     let mut prefix = Prefix::default();
-    if let Some(prompt) = &peeked.facts.prompt {
+    let reads_prompt = policy.spec.kind.reads_prompt();
+    if let Some(prompt) = peeked.facts.prompt.as_ref().filter(|_| reads_prompt) {
         let least = policy.spec.kind.least_match();
         // The cache of one model is none of another's.
         let salt = hash(model.name.as_bytes());

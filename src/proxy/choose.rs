@@ -18,6 +18,7 @@ use crate::policy::bound::Bound;
 use crate::policy::memory::Fingerprint;
 use crate::policy::reason::{Choice, Reason};
 use crate::policy::{self, Asked, Moment, Policy, Question, Refusal, Rules, Tried};
+use crate::smart::weigh::ModelChoice;
 
 /// How often a recorded decision is made anew, because others took its turn.
 const MOST_ROUNDS: u32 = 4;
@@ -53,6 +54,8 @@ pub struct Choosing<'a> {
     pub block: Option<Reason>,
     /// What of the policy's selection was looked at before.
     pub bound: Option<Rc<Bound>>,
+    /// How its model was chosen, if by cost and quality.
+    pub choice: Option<&'a Arc<ModelChoice>>,
 }
 
 impl<'a> Choosing<'a> {
@@ -229,6 +232,7 @@ impl<'a> Choosing<'a> {
             request_id: self.request_id.to_owned(),
             generation: self.snapshot.generation,
             chosen: chosen.map(|choice| choice.at),
+            model_choice: self.choice.cloned(),
             inputs,
         });
         self.recorded.set(Some(id));

@@ -97,7 +97,7 @@ fn is_system(held: &[Bytes], start: u64, end: u64) -> bool {
 }
 
 /// The few bytes between two positions of a body.
-fn between(held: &[Bytes], from: u64, to: u64) -> Vec<u8> {
+pub(super) fn between(held: &[Bytes], from: u64, to: u64) -> Vec<u8> {
     let mut found = Vec::with_capacity(64);
     each(held, from, to, |part| found.extend_from_slice(part));
     found

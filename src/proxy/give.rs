@@ -19,6 +19,7 @@ use crate::downstream::Serving;
 use crate::fleet::Model;
 use crate::fleet::engine::Outcome;
 use crate::policy::Policy;
+use crate::smart::weigh::ModelChoice;
 use crate::upstream::{AnswerHead, Link, Reading};
 
 /// What a request holds until its answer has ended.
@@ -36,6 +37,8 @@ pub(super) struct Told {
     pub(super) policy: Option<Arc<Policy>>,
     pub(super) decision: Option<u64>,
     pub(super) engine: Option<String>,
+    /// How its model was chosen, if by cost and quality.
+    pub(super) choice: Option<Arc<ModelChoice>>,
     /// How many engines it took.
     pub(super) attempts: u32,
 }
@@ -48,6 +51,8 @@ impl Exchange<'_> {
         };
         let decision = told.decision.map(|id| id.to_string());
         let attempts = told.attempts.to_string();
+        let choice = told.choice.as_ref();
+        let model = choice.and_then(|choice| choice.weighed.get(choice.chosen.at));
         for (name, value) in [
             ("x-pilotfish-engine", told.engine.as_deref()),
             (
@@ -56,6 +61,11 @@ impl Exchange<'_> {
             ),
             ("x-pilotfish-decision", decision.as_deref()),
             ("x-pilotfish-attempts", Some(&attempts)),
+            ("x-pilotfish-model", model.map(|one| &*one.model)),
+            (
+                "x-pilotfish-model-choice",
+                choice.map(|choice| choice.chosen.why.name()),
+            ),
         ] {
             if let Some(value) = value.and_then(|value| HeaderValue::try_from(value).ok()) {
                 response.headers_mut().insert(name, value);

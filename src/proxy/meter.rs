@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use super::error::ProxyError;
+use super::smart::Lesson;
 use super::usage::Usage;
 use super::verdict::word;
 use crate::account::{Account, CLIENT_CLOSED, Ending};
@@ -37,6 +38,8 @@ pub struct Meter {
     served: Option<Arc<Served>>,
     /// What is told of it when it has ended, if anything is.
     report: Option<Report>,
+    /// What is learned from it then.
+    lesson: Option<Box<Lesson>>,
 }
 
 impl Meter {
@@ -58,7 +61,13 @@ impl Meter {
             usage: Usage::default(),
             served: None,
             report,
+            lesson: None,
         }
+    }
+
+    /// Something is learned from the request when it has ended well.
+    pub(super) fn teaches(&mut self, lesson: Option<Box<Lesson>>) {
+        self.lesson = lesson;
     }
 
     fn account(&mut self) -> Option<&mut Account> {
@@ -269,6 +278,15 @@ impl Drop for Meter {
         }
         if self.report.is_some() {
             self.tell();
+        }
+        if let Some(lesson) = self.lesson.take()
+            && self.ended.is_some()
+            && self.status == 200
+        {
+            let counted = self.is_stream.then(|| self.usage.generated());
+            let counted = counted.and_then(|tokens| u32::try_from(tokens).ok());
+            let output = self.usage.output.or(counted).filter(|tokens| *tokens > 0);
+            lesson.ended(&self.model.name, self.usage.input, output);
         }
     }
 }

@@ -1,14 +1,18 @@
 //! The model that a request is for, and the engine that it names itself.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
 
 use super::error::ProxyError;
 use super::facts::Peeked;
 use super::headers::{OWN_PREFIX, Pinned};
 use super::wishes::Wishes;
 use crate::config::policies::PolicyKind;
+use crate::fleet::gate::Gate;
 use crate::fleet::{Candidate, Closed, Model, Snapshot};
 use crate::policy::Policy;
+use crate::smart::weigh::Open;
 
 /// Models that one request may allow.
 const MOST: usize = 64;
@@ -54,9 +58,25 @@ pub(super) fn by_model<'a>(snapshot: &'a Snapshot, name: &str) -> Option<&'a Arc
 fn choose<'a>(
     snapshot: &'a Snapshot,
     policy: &Policy,
-    (wishes, by_path): (&Wishes<'_>, &Pinned),
+    from: (&Wishes<'_>, &Pinned),
     peeked: &Peeked,
 ) -> Result<&'a Arc<Model>, ProxyError> {
+    match allowed(snapshot, policy, from, peeked)? {
+        Allowed::One(model) => Ok(model),
+        Allowed::Several(several) => several.in_turn(snapshot, policy),
+    }
+}
+
+/// The models that a request leaves that policy to choose from.
+pub(super) fn allowed<'a, 'b>(
+    snapshot: &'a Snapshot,
+    policy: &'b Policy,
+    (wishes, by_path): (&'b Wishes<'_>, &Pinned),
+    peeked: &'b Peeked,
+) -> Result<Allowed<'a, 'b>, ProxyError>
+where
+    'a: 'b,
+{
     let has_name = peeked.facts.model.is_some() && !peeked.out_of_reach;
     if wishes.models.is_some() && !has_name {
         return Err(ProxyError::Header {
@@ -66,31 +86,150 @@ fn choose<'a>(
     }
     if peeked.out_of_reach {
         let only = snapshot.only_model();
-        return only.ok_or(ProxyError::BodyTooLarge(
+        return only.map(Allowed::One).ok_or(ProxyError::BodyTooLarge(
             "model",
             snapshot.settings.limits.max_peek_bytes,
         ));
     }
     let Some(name) = &peeked.facts.model else {
-        return Ok(&snapshot.all);
+        return Ok(Allowed::One(&snapshot.all));
     };
     let known = snapshot.model(name);
-    if !matches!(policy.spec.kind, PolicyKind::Sequential(_)) {
-        return known.ok_or_else(|| unknown(snapshot, name));
+    if !policy.spec.kind.chooses_models() {
+        return known
+            .map(Allowed::One)
+            .ok_or_else(|| unknown(snapshot, name));
     }
-    // A model that the engine which the request names does not serve is none.
-    let pinned = named(snapshot, by_path, wishes).map(|one| one.engine.key);
-    let turns = (policy, pinned);
-    match (wishes.models, known) {
-        (Some(list), _) => in_turn(snapshot, turns, list, &listed(snapshot, list)?),
-        (None, Some(model)) => Ok(model),
-        (None, None) if matches!(name.as_str(), "" | "auto") => {
+    let (own, is_smart) = match &policy.spec.kind {
+        PolicyKind::Smart(of) => (of.models.as_slice(), true),
+        _ => (&[][..], false),
+    };
+    let (asked, models) = match (wishes.models, known) {
+        (Some(list), _) => (list, listed(snapshot, list)?),
+        (None, Some(model)) => return Ok(Allowed::One(model)),
+        (None, None) if !matches!(name.as_str(), "" | "auto") => {
+            (name.as_str(), listed(snapshot, name)?)
+        }
+        (None, None) if own.is_empty() => {
             let all = snapshot.models().into_iter();
             let served = all.filter(|model| model.is_served());
             let served = served.map(|model| (&*model.name, Some(model)));
-            in_turn(snapshot, turns, name, &served.collect::<Vec<_>>())
+            let served: Vec<Named<'_, '_>> = served.collect();
+            // To weigh them all would take too long, and hold too much.
+            if served.len() > MOST && is_smart {
+                return Err(ProxyError::TooManyModels(MOST));
+            }
+            (name.as_str(), served)
         }
-        (None, None) => in_turn(snapshot, turns, name, &listed(snapshot, name)?),
+        (None, None) => {
+            let own = own
+                .iter()
+                .map(|one| (&*one.name, snapshot.model(&one.name)));
+            (name.as_str(), own.collect())
+        }
+    };
+    // A model that the engine which the request names does not serve is none.
+    let pinned = named(snapshot, by_path, wishes).map(|one| one.engine.key);
+    Ok(Allowed::Several(Several {
+        asked,
+        models,
+        pinned,
+    }))
+}
+
+/// Among which models the policy may choose.
+pub(super) enum Allowed<'a, 'b> {
+    /// There is no choice.
+    One(&'a Arc<Model>),
+    /// Of these one.
+    Several(Several<'a, 'b>),
+}
+
+/// The models that a request allows.
+pub(super) struct Several<'a, 'b> {
+    /// In the request's words.
+    asked: &'b str,
+    /// Those that are known, by the names that they were asked for.
+    models: Vec<Named<'a, 'b>>,
+    /// The engine that the request names.
+    pinned: Option<u64>,
+}
+
+impl<'a> Several<'a, '_> {
+    /// Those that somebody serves, and whether they could now.
+    ///
+    /// # Errors
+    /// That there are none.
+    pub(super) fn open(
+        &self,
+        snapshot: &'a Snapshot,
+    ) -> Result<impl Iterator<Item = Open<'_>> + Clone, ProxyError> {
+        let now = snapshot.clock(std::time::Instant::now());
+        let models = self.models.iter().enumerate();
+        let open = models.filter_map(move |(at, (asked, model))| {
+            let model = model.filter(|model| model.is_served())?;
+            // By another of its names it is the same.
+            let mut before = self.models[..at].iter();
+            let is_new = before.all(|(_, known)| known.is_none_or(|of| !Arc::ptr_eq(of, model)));
+            is_new.then(|| Open {
+                asked,
+                model,
+                is_open: self.has_room(model, snapshot, now),
+            })
+        });
+        if open.clone().next().is_some() {
+            return Ok(open);
+        }
+        Err(self.nobody(snapshot))
+    }
+
+    /// Whether the model could serve the request at once.
+    fn has_room(&self, model: &Model, snapshot: &Snapshot, now: Duration) -> bool {
+        let limits = &snapshot.settings.admission;
+        let each = limits.max_per_engine.unwrap_or(u32::MAX);
+        let is_in = |of: &Gate, most: u32| of.taken() < most;
+        let mut engines = model.candidates.list().iter();
+        (limits.max_per_model).is_none_or(|most| is_in(&model.gate, most))
+            && engines.any(|one| self.takes(one, now) && one.engine.in_flight.load(Relaxed) < each)
+    }
+
+    /// Whether the engine may be asked.
+    fn takes(&self, one: &Candidate, now: Duration) -> bool {
+        match self.pinned {
+            Some(key) => one.engine.key == key,
+            None => one.engine.health.is_up(now) && one.spec.closed.is_none(),
+        }
+    }
+
+    /// The next in turn that has an engine.
+    fn in_turn(
+        &self,
+        snapshot: &'a Snapshot,
+        policy: &Policy,
+    ) -> Result<&'a Arc<Model>, ProxyError> {
+        let now = snapshot.clock(std::time::Instant::now());
+        let models = &self.models;
+        let names = models.iter().map(|(name, _)| *name);
+        let is_up = |model: &Arc<Model>| {
+            let mut engines = model.candidates.list().iter();
+            engines.any(|one| self.takes(one, now))
+        };
+        let next = policy
+            .turns
+            .next(names, |at| models[at].1.is_some_and(is_up));
+        let mut known = models.iter().filter_map(|(_, model)| *model);
+        let chosen = next.and_then(|at| models[at].1);
+        // Better one whose engines fail than none.
+        let chosen = chosen.or_else(|| known.find(|model| model.is_served()));
+        chosen.ok_or_else(|| self.nobody(snapshot))
+    }
+
+    /// Why there is none.
+    fn nobody(&self, snapshot: &Snapshot) -> ProxyError {
+        match self.models.iter().any(|(_, model)| model.is_some()) {
+            false => unknown(snapshot, self.asked),
+            true => unavailable(self.asked),
+        }
     }
 }
 
@@ -111,35 +250,6 @@ fn listed<'a, 'b>(snapshot: &'a Snapshot, list: &'b str) -> Result<Vec<Named<'a,
         return Err(ProxyError::TooManyModels(MOST));
     }
     Ok(models)
-}
-
-/// Of these models the next in turn that has an engine.
-fn in_turn<'a>(
-    snapshot: &'a Snapshot,
-    (policy, pinned): (&Policy, Option<u64>),
-    asked: &str,
-    models: &[Named<'a, '_>],
-) -> Result<&'a Arc<Model>, ProxyError> {
-    let now = snapshot.clock(std::time::Instant::now());
-    let is_up = |model: &Arc<Model>| {
-        let mut engines = model.candidates.list().iter();
-        engines.any(|one| match pinned {
-            Some(key) => one.engine.key == key,
-            None => one.engine.health.is_up(now) && one.spec.closed.is_none(),
-        })
-    };
-    let names = models.iter().map(|(name, _)| *name);
-    let next = policy
-        .turns
-        .next(names, |at| models[at].1.is_some_and(is_up));
-    let mut known = models.iter().filter_map(|(_, model)| *model);
-    let chosen = next.and_then(|at| models[at].1);
-    // Better one whose engines fail than none.
-    let chosen = chosen.or_else(|| known.clone().find(|model| model.is_served()));
-    chosen.ok_or_else(|| match known.next() {
-        None => unknown(snapshot, asked),
-        Some(_) => unavailable(asked),
-    })
 }
 
 /// Nobody has ever served that model; as long as a cluster has not told of any, it

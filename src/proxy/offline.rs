@@ -11,9 +11,12 @@ use super::error::ProxyError;
 use super::headers::Pinned;
 use super::models::Scope;
 use super::wishes::Wishes;
-use super::{ask, facts, models, ready};
+use super::{ask, facts, models, ready, selected, smart};
+use crate::config::policies::PolicyKind;
 use crate::fleet::{Candidate, Model, Snapshot};
 use crate::policy::{Asked, Policy};
+use crate::smart::predict::Predictor;
+use crate::smart::weigh::ModelChoice;
 
 /// A request as it might come.
 #[derive(Debug)]
@@ -24,6 +27,8 @@ pub struct Request<'a> {
     pub headers: &'a HeaderMap,
     /// Its body.
     pub body: Bytes,
+    /// What is learned of models.
+    pub predictor: Arc<Predictor>,
 }
 
 /// What a policy would be asked.
@@ -37,6 +42,8 @@ pub struct Prepared<'a> {
     pub asked: Asked,
     /// The engine that it names itself, whatever the policy.
     pub pinned: Option<&'a Candidate>,
+    /// How its model was chosen, if by cost and quality.
+    pub model_choice: Option<ModelChoice>,
 }
 
 /// Reads the request as the proxy would.
@@ -56,13 +63,23 @@ pub fn prepare<'a>(
     head.headers = request.headers.clone();
     let wishes = Wishes::of(&head.headers, &snapshot.settings.routing.allow)?;
     let policy = ask::policy(snapshot, &wishes, &Pinned::No)?;
-    let wanted = ask::wanted(&wishes, &policy.spec.kind);
+    let wanted = ask::wanted(&wishes, &policy.spec.kind, snapshot);
     let mut peeked = facts::look(&head, request.body, wanted)?;
     let from = (&wishes, policy);
-    let policy = ready::selected(snapshot, &RefCell::default(), from, (&peeked, None))?;
-    let model = match models::scope(snapshot, &policy, (&wishes, &Pinned::No), &peeked)? {
-        Scope::Model(model) => model,
-        Scope::Blocks => &snapshot.blocks.all,
+    let policy = selected::of(snapshot, &RefCell::default(), from, (&peeked, None))?;
+    let (mut policy, mut model_choice) = (policy, None);
+    let smart = matches!(policy.spec.kind, PolicyKind::Smart(_));
+    let model = if smart {
+        let from = (&peeked, &request.predictor);
+        let (model, choice) = smart::offline(snapshot, &policy, &wishes, from)?;
+        model_choice = choice;
+        policy = ready::of_model(snapshot, &policy, model);
+        model
+    } else {
+        match models::scope(snapshot, &policy, (&wishes, &Pinned::No), &peeked)? {
+            Scope::Model(model) => model,
+            Scope::Blocks => &snapshot.blocks.all,
+        }
     };
     let pinned = models::pinned(snapshot, &Pinned::No, &wishes, model)?;
     let from = (&wishes, "127.0.0.1");
@@ -74,5 +91,6 @@ pub fn prepare<'a>(
         model,
         asked,
         pinned,
+        model_choice,
     })
 }

@@ -1,8 +1,7 @@
 //! What must be known of a request before it can be sent: what its head asks, as
 //! much of its body as the choice needs, who may get it.
 
-use std::borrow::Cow;
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
@@ -16,11 +15,11 @@ use super::budget::Share;
 use super::choose::Choosing;
 use super::error::ProxyError;
 use super::facts::{self, Peeked, Peeking, Wanted};
-use super::headers::{OWN_PREFIX, Pinned};
-use super::infer::Inference;
+use super::headers::Pinned;
 use super::models::Scope;
+use super::smart::Smartly;
 use super::wishes::Wishes;
-use super::{Exchange, ask, models, splice};
+use super::{Exchange, ask, models, selected, splice};
 use crate::advise::{About, Asking};
 use crate::config::Timeouts;
 use crate::config::policies::PolicyKind;
@@ -33,7 +32,6 @@ use crate::policy::blocks::judged;
 use crate::policy::memory::Fingerprint;
 use crate::policy::reason::{self, Reason};
 use crate::policy::{Advice, Asked, Moment, Policy, Question, Refusal, Rules, Tried};
-use crate::select::{self, MOST_TEXT, SelectError, Selections};
 
 /// Methods longer than this are no methods that anyone uses.
 const MAX_METHOD: usize = 32;
@@ -58,6 +56,8 @@ pub(super) struct Ready<'a> {
     pub(super) asked: Asked,
     pub(super) prints: Vec<Fingerprint>,
     pub(super) is_inference: bool,
+    /// How its model was chosen by cost and quality, and what is learned from it.
+    pub(super) smart: Option<Box<Smartly>>,
 }
 
 /// That a block was chosen by attributes, and its model with it.
@@ -88,13 +88,24 @@ impl Exchange<'_> {
         let snapshot = self.snapshot;
         let from = (wishes, policy);
         let asked = (&*peeked, self.inference);
-        let policy = selected(snapshot, &self.proxy.selections, from, asked)?;
+        let policy = selected::of(snapshot, &self.proxy.selections, from, asked)?;
         ask::heeds(&policy, wishes, &self.pinned)?;
         let (mut policy, given) = self.given(policy);
-        let scope = match given {
-            Some(block) => Scope::Model(&block.model),
-            None => models::scope(snapshot, &policy, (wishes, &self.pinned), peeked)?,
+        let mut smart = self.watched(&policy, peeked);
+        let scope = match (given, &policy.spec.kind) {
+            (Some(block), _) => Scope::Model(&block.model),
+            (None, PolicyKind::Smart(of)) => {
+                // Boxed, as few requests need it.
+                let smartly = Box::pin(self.smartly((&policy, of), wishes, peeked));
+                let (model, told) = smartly.await?;
+                smart = told;
+                Scope::Model(model)
+            }
+            (None, _) => models::scope(snapshot, &policy, (wishes, &self.pinned), peeked)?,
         };
+        if let (Scope::Model(model), false) = (scope, policy.of_models.is_empty()) {
+            policy = of_model(snapshot, &policy, model);
+        }
         let advice = if self.is_advised(&policy, (wishes, peeked)) {
             // Boxed, as few requests need it.
             Box::pin(self.advised(&policy, scope, (peeked, serving))).await?
@@ -128,6 +139,7 @@ impl Exchange<'_> {
             asked,
             prints,
             is_inference: peeked.facts.is_inference,
+            smart,
         })
     }
 
@@ -267,6 +279,7 @@ impl Exchange<'_> {
             recorded: Cell::new(None),
             reason: Cell::default(),
             block: None,
+            choice: None,
         }
     }
 
@@ -313,7 +326,7 @@ impl Exchange<'_> {
             budget: &self.proxy.settings.budget,
             deadline: serving.deadline(),
             idle: settings.timeouts.client_body_idle,
-            wanted: ask::wanted(wishes, &policy.spec.kind),
+            wanted: ask::wanted(wishes, &policy.spec.kind, self.snapshot),
         }
     }
 
@@ -333,68 +346,18 @@ impl Exchange<'_> {
     }
 }
 
-/// The policy that chooses: the one in force, or what the request selects by.
-pub(super) fn selected(
+/// The policy that picks of that model's engines: its own, if it has one.
+pub(super) fn of_model(
     snapshot: &Snapshot,
-    selections: &RefCell<Selections>,
-    (wishes, policy): (&Wishes<'_>, &Arc<Policy>),
-    (peeked, inference): (&Peeked, Option<&Inference<'_>>),
-) -> Result<Arc<Policy>, ProxyError> {
-    let named = peeked.facts.model.as_deref();
-    let named = named.and_then(|name| models::by_model(snapshot, name));
-    let base = named.unwrap_or(policy);
-    let text = match (wishes.select, &peeked.selection_at) {
-        (None, None) => return Ok(Arc::clone(base)),
-        (Some(select), None) => Cow::Borrowed(select.as_bytes()),
-        // To be selected by is what `/v1/infer` is for.
-        (None, Some(_)) if inference.is_none() && !snapshot.settings.routing.allow.select => {
-            return Err(select_error(
-                "`selection_query` is not allowed here: whoever runs this proxy may add \
-                 \"select\" to request_headers.allow",
-            ));
-        }
-        (None, Some(at)) if at.value.end - at.value.start > MOST_TEXT as u64 => {
-            let bytes = at.value.end - at.value.start;
-            return Err(in_body(select::too_long(bytes).into()));
-        }
-        (None, Some(at)) => Cow::Owned(splice::bytes(&peeked.held, &at.value)),
-        (Some(_), Some(_)) => return Err(select_error("given twice: also as `selection_query`")),
+    policy: &Arc<Policy>,
+    model: &Arc<Model>,
+) -> Arc<Policy> {
+    let mut own = policy.of_models.iter();
+    let is_its = |name: &str| {
+        snapshot
+            .model(name)
+            .is_some_and(|of| Arc::ptr_eq(of, model))
     };
-    if text.trim_ascii() == b"null" {
-        return Ok(Arc::clone(base));
-    }
-    if matches!(base.spec.kind, PolicyKind::Federation(_)) {
-        return Err(select_error(&format!(
-            "the policy {:?} guards privacy, and gives way to no selection",
-            base.spec.name
-        )));
-    }
-    let selection = selections.borrow_mut().search(&text, snapshot, Some(base));
-    let is_in_body = wishes.select.is_none();
-    let selection = selection.map_err(|error| match error {
-        error if is_in_body => in_body(error),
-        error => error.into(),
-    })?;
-    if let Some(inference) = inference.filter(|_| is_in_body) {
-        inference.ignores(&selection.ignored);
-    }
-    Ok(Arc::clone(&selection.policy))
-}
-
-/// An error in a body's `selection_query`, with its place in the body.
-fn in_body(error: SelectError) -> ProxyError {
-    match error {
-        SelectError::Query(mut error) => {
-            error.pointer.insert_str(0, "/selection_query");
-            ProxyError::Selection(error)
-        }
-        error => error.into(),
-    }
-}
-
-fn select_error(message: &str) -> ProxyError {
-    ProxyError::Header {
-        name: format!("{OWN_PREFIX}select"),
-        message: message.to_owned(),
-    }
+    let own = own.find(|(name, _)| is_its(name));
+    Arc::clone(own.map_or(policy, |(_, own)| own))
 }

@@ -29,8 +29,13 @@ const MOST_FILE: u64 = 32 << 20;
 #[derive(Debug)]
 pub struct Store {
     folder: PathBuf,
-    /// The file whose lock says that the folder is ours.
-    _lock: File,
+    _lock: Lock,
+}
+
+/// Says that a state folder is ours, as long as this lives.
+#[derive(Debug)]
+pub struct Lock {
+    _file: File,
 }
 
 /// What is registered when we start, and where it is kept.
@@ -43,6 +48,12 @@ pub struct Kept {
 }
 
 impl Kept {
+    /// The folder, if there is one.
+    #[must_use]
+    pub fn folder(&self) -> Option<PathBuf> {
+        self.store.as_ref().map(|store| store.folder.clone())
+    }
+
     /// What is kept in that folder; nothing, without one.
     ///
     /// # Errors
@@ -125,20 +136,7 @@ impl Store {
     /// # Errors
     /// When it cannot be used, or its file is not what we wrote.
     pub fn open(folder: &Path) -> Result<(Self, Registry), StoreError> {
-        let fail = |what| {
-            move |error| StoreError::Io {
-                path: folder.to_owned(),
-                what,
-                error,
-            }
-        };
-        make(folder).map_err(fail("make the state folder"))?;
-        let lock =
-            lock_file(&folder.join(LOCK)).map_err(fail("open the lock of the state folder"))?;
-        lock.try_lock().map_err(|error| match error {
-            TryLockError::WouldBlock => StoreError::InUse(folder.to_owned()),
-            TryLockError::Error(error) => fail("lock the state folder")(error),
-        })?;
+        let lock = lock(folder)?;
         let store = Self {
             folder: folder.to_owned(),
             _lock: lock,
@@ -146,8 +144,8 @@ impl Store {
         let registry = store.read()?;
         // Told of now, not when the first policy is registered.
         let new = store.folder.join(NEW);
-        write_whole(&new, b"").map_err(fail("write to the state folder"))?;
-        fs::remove_file(&new).map_err(fail("write to the state folder"))?;
+        let tried = write_whole(&new, b"").and_then(|()| fs::remove_file(&new));
+        tried.map_err(failed(folder, "write to the state folder"))?;
         Ok((store, registry))
     }
 
@@ -212,6 +210,29 @@ impl Store {
             Ok(()) => Written::Durable,
             Err(error) => Written::Unsynced(error),
         })
+    }
+}
+
+/// Makes the folder if need be, and keeps others from it.
+///
+/// # Errors
+/// When another process uses it, or it cannot be used.
+pub fn lock(folder: &Path) -> Result<Lock, StoreError> {
+    make(folder).map_err(failed(folder, "make the state folder"))?;
+    let lock = lock_file(&folder.join(LOCK));
+    let lock = lock.map_err(failed(folder, "open the lock of the state folder"))?;
+    lock.try_lock().map_err(|error| match error {
+        TryLockError::WouldBlock => StoreError::InUse(folder.to_owned()),
+        TryLockError::Error(error) => failed(folder, "lock the state folder")(error),
+    })?;
+    Ok(Lock { _file: lock })
+}
+
+fn failed(folder: &Path, what: &'static str) -> impl FnOnce(io::Error) -> StoreError {
+    move |error| StoreError::Io {
+        path: folder.to_owned(),
+        what,
+        error,
     }
 }
 

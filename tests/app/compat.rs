@@ -533,7 +533,7 @@ fn the_admin_listener_has_routes_of_its_own() {
         "--static-models=m",
         "--admin-port=0",
     ]);
-    for path in ["/config", "/debug/log-level"] {
+    for path in ["/config", "/debug/log-level", "/v1/feedback"] {
         let refused = app.get(path);
         refused.assert_error(404, "not_found");
         assert!(refused.text().contains("--admin-port"));

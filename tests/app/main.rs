@@ -33,6 +33,7 @@ mod reload;
 mod resilience;
 mod search;
 mod selecting;
+mod smart;
 mod streaming;
 mod support;
 mod tracing;

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::Duration;
 
+use pilotfish::config::policies::{PolicyKind, PolicySpec, RequirementOf, Smart};
 use pilotfish::discovery::kubernetes::fault::Reason;
 use serde_json::Value;
 
@@ -56,6 +57,10 @@ fn page() -> String {
     let engines = engines.each_ref().map(|url| (url.as_str(), "m"));
     let app = TestApp::with(&engines, |config| {
         config.stats.scrape_every = Duration::from_millis(50);
+        let routing = &mut config.settings.routing;
+        let shadow = PolicySpec::plain("thrifty", PolicyKind::Smart(Box::new(thrifty())));
+        routing.named.insert("thrifty".to_owned(), shadow.clone());
+        routing.shadow = Some(shadow);
     });
     for stream in [false, true, false, true] {
         let body = format!(r#"{{"model":"m","max_tokens":8,"stream":{stream},"messages":[]}}"#);
@@ -64,11 +69,25 @@ fn page() -> String {
     app.chat(r#"{"model":"nobody's","messages":[]}"#)
         .assert_error(404, "model_not_found");
     app.settled();
+    eventually("the shadow has looked on", || {
+        app.get("/metrics")
+            .text()
+            .contains("pilotfish_smart_lambda{")
+    });
     let told = "pilotfish_engine_kv_cache_usage_ratio{";
     eventually("the engine has told of itself", || {
         app.get("/metrics").text().contains(told)
     });
     app.get("/metrics").text()
+}
+
+fn thrifty() -> Smart {
+    Smart {
+        models: Vec::new(),
+        requirement: 0.7,
+        of: RequirementOf::Average,
+        strategy: PolicyKind::LeastLoad,
+    }
 }
 
 /// The families of a page, by name.

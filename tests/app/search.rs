@@ -55,7 +55,7 @@ impl Rig {
         let mut all = json!({
             "service_discovery": "static", "routing_logic": "leastload",
             "policies": {
-                "smart": {
+                "keen": {
                     "type": "scored",
                     "goals": [{"attribute": "componentMetadata.evaluation.benchmarks.MMLU.value",
                         "direction": "max"}],
@@ -125,7 +125,7 @@ fn search(parameters: &Value) -> Value {
     json!({
         "header": {"templateUri": "Parser/V1"},
         "body": {"values": {"matchType": "block", "rankingPolicyRule": {"values": {
-            "policyRuleURI": "smart", "parameters": parameters}}}},
+            "policyRuleURI": "keen", "parameters": parameters}}}},
     })
 }
 
@@ -149,7 +149,7 @@ fn a_search_answers_with_the_best_block_in_the_references_shapes() {
     let rule = &nested["body"]["values"]["rankingPolicyRule"]["values"];
     let bare = json!({"body": {"rankingPolicyRule": rule}});
     let half = json!({"body": {"values": {"rankingPolicyRule": rule}}});
-    let flat = json!({"filter": {"blockQuery": for_chats()}, "policy": "smart"});
+    let flat = json!({"filter": {"blockQuery": for_chats()}, "policy": "keen"});
     for body in [&nested, &bare, &half, &flat] {
         let answer = rig.post("/api/search", body);
         assert_eq!(answer.status, 200, "{}", answer.text());
@@ -323,7 +323,7 @@ fn an_explanation_ranks_every_block_with_its_reasons() {
 
 #[test]
 fn what_has_no_effect_is_told_and_the_policy_in_force_is_the_base() {
-    let rig = Rig::new("search-base", json!({"routing_logic": "smart"}));
+    let rig = Rig::new("search-base", json!({"routing_logic": "keen"}));
     let mut parameters = filtered(&json!({"blockQuery": for_chats()}));
     parameters["METRICS_BASE_URL"] = json!("http://metrics:30201/block/");
     let page = rig.post("/api/search", &search(&parameters)).json();
@@ -346,7 +346,7 @@ fn errors_say_where_and_have_real_statuses() {
         let filter = filtered(&json!({"blockQuery": for_chats()}));
         search(&filter)
             .to_string()
-            .replace("\"smart\"", &format!("\"{policy}\""))
+            .replace("\"keen\"", &format!("\"{policy}\""))
     };
     let operator = search(&filtered(
         &json!({"blockQuery": condition("a", "~", &json!(1))}),

@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{PolicyTimeoutsEntry, Privacy, Seconds};
+use super::{Cost, PolicyTimeoutsEntry, Privacy, Seconds};
 
 /// A named policy.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
@@ -77,11 +77,23 @@ pub struct PolicyEntry {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Privacy")]
     pub privacy: Option<Privacy>,
-    /// For `federation` (default `leastlatency`) and `sequential` (default
+    /// For `federation` (default `leastlatency`), `sequential` and `smart` (default
     /// `leastload`): the built-in policy that picks in the end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "String")]
     pub strategy: Option<String>,
+    /// For `smart`: how likely an answer must be right (default 0.7).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "f64", range(min = 0.0, max = 1.0))]
+    pub performance_requirement: Option<f64>,
+    /// For `smart`: what must be: `each` answer (default), or their `average`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "RequirementOfEntry")]
+    pub requirement_of: Option<RequirementOfEntry>,
+    /// For `smart`: the models to choose from where a request leaves it open, with
+    /// what is said of them (default: all that are served).
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub models: BTreeMap<String, ModelEntry>,
     /// For `scored`, `remote` and `llm`: who may be chosen: `{clusterQuery,
     /// blockQuery, blockMetricsQuery}`, or a condition.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -127,6 +139,40 @@ pub struct PolicyEntry {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "String")]
     pub query_string: Option<String>,
+}
+
+/// Of what `performance_requirement` is one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[schemars(inline)]
+pub enum RequirementOfEntry {
+    /// The cheapest model that meets it, else the best.
+    Each,
+    /// The least cost at which all answers together meet it.
+    Average,
+}
+
+/// What is said of a model that `smart` may choose.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct ModelEntry {
+    /// What its tokens cost (default: what its engines say).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Cost")]
+    pub cost: Option<Cost>,
+    /// The same, of one prompt token.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "f64", range(min = 0.0))]
+    pub cost_per_input_token: Option<f64>,
+    /// The same, of one generated token.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "f64", range(min = 0.0))]
+    pub cost_per_output_token: Option<f64>,
+    /// The built-in policy that picks of its engines (default: the policy's
+    /// `strategy`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String")]
+    pub strategy: Option<String>,
 }
 
 /// How keys are given to engines.

@@ -58,6 +58,7 @@ impl Resolving {
             }
         }
         let policy = self.default_policy(keys, &named);
+        let shadow = self.shadow(keys, &named);
         let columns = std::mem::take(&mut self.columns);
         let allow = self.allow(keys, &mut named);
         let slow_start = self.slow_start(keys);
@@ -73,6 +74,7 @@ impl Resolving {
             decision_sample,
             prefer_local: keys.prefer_local.unwrap_or(false),
             matchers,
+            shadow,
         })
     }
 
@@ -153,6 +155,7 @@ impl Resolving {
                 let then = self.strategy(path, entry, keys, "leastload")?;
                 PolicyKind::Sequential(Box::new(then))
             }
+            "smart" => PolicyKind::Smart(Box::new(self.smart(path, entry, keys)?)),
             other => {
                 let known = [&PolicyKind::NAMES[..], &PolicyKind::ADVISED].concat();
                 let message = unknown_policy(other, &known);
@@ -290,7 +293,7 @@ impl Resolving {
     }
 
     /// The policy that picks in the end, of those that need nothing but a name.
-    fn strategy(
+    pub(super) fn strategy(
         &mut self,
         path: &str,
         entry: &PolicyEntry,
@@ -298,7 +301,10 @@ impl Resolving {
         usual: &str,
     ) -> Option<PolicyKind> {
         let name = entry.strategy.as_deref().unwrap_or(usual);
-        if matches!(name, "federation" | "sequential" | "remote" | "llm") {
+        if matches!(
+            name,
+            "federation" | "sequential" | "smart" | "remote" | "llm"
+        ) {
             let message = format!("{name:?} cannot be a strategy");
             self.wrong(format!("{path}.strategy"), message);
             return None;

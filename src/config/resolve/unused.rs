@@ -7,13 +7,15 @@ use super::Resolving;
 impl Resolving {
     /// Warns of keys that neither the policy nor its strategy looks at.
     pub(super) fn unused(&mut self, path: &str, entry: &PolicyEntry) {
+        let own = entry.models.values().map(|model| model.strategy.as_deref());
         let types = [Some(entry.kind.as_str()), entry.strategy.as_deref()];
+        let types: Vec<Option<&str>> = types.into_iter().chain(own).collect();
         let affinity = ["session", "consistenthash"];
         let bounded = ["session", "consistenthash", "prefixaware"];
         let scored = ["scored", "remote", "llm"];
         let by_goals = ["scored", "weighted", "remote", "llm"];
-        let advised = ["remote", "llm"];
-        let picked = |picker| entry.picker == Some(picker);
+        let (advised, smart) = (["remote", "llm"], ["smart"]);
+        let requirement = entry.performance_requirement;
         for (key, is_given, by) in [
             ("session_key", entry.session_key.is_some(), &["session"][..]),
             ("keys", !entry.keys.is_empty(), &["consistenthash"]),
@@ -54,8 +56,11 @@ impl Resolving {
             (
                 "strategy",
                 entry.strategy.is_some(),
-                &["federation", "sequential"],
+                &["federation", "sequential", "smart"],
             ),
+            ("performance_requirement", requirement.is_some(), &smart),
+            ("requirement_of", entry.requirement_of.is_some(), &smart),
+            ("models", !entry.models.is_empty(), &smart),
         ] {
             if is_given && !types.iter().flatten().any(|kind| by.contains(kind)) {
                 let by = by.join(" and ");
@@ -63,6 +68,12 @@ impl Resolving {
                     .push(format!("{path}.{key} has no effect: it is for {by}"));
             }
         }
+        self.without_picker(path, entry, &types);
+    }
+
+    /// The same of those that only one picker looks at.
+    fn without_picker(&mut self, path: &str, entry: &PolicyEntry, types: &[Option<&str>]) {
+        let picked = |picker| entry.picker == Some(picker);
         for (key, is_lost) in [
             ("top_k", entry.top_k.is_some() && !picked(PickerEntry::TopK)),
             (

@@ -207,7 +207,7 @@ const WRONG_FILES: &[(&str, &str)] = &[
     ),
     (
         r#"{"service_discovery":"static","static_backends":"http://a","routing_logic":"sesssion"}"#,
-        r#"sequential; did you mean "session"?"#,
+        r#"smart; did you mean "session"?"#,
     ),
     (
         r#"{"service_discovery":"static","static_backends":"http://a","routing_logic":"session"}"#,
