@@ -269,12 +269,12 @@ impl Thread {
                 self.windows.remove(&oldest);
             }
         }
-        let weighed = chosen.choice.weighed.iter();
-        let models: Vec<_> = weighed
-            .map(|one| (Arc::clone(&one.model), one.price))
-            .collect();
+        let weighed = &chosen.choice.weighed;
+        let models: Vec<_> = weighed.iter().map(|one| Arc::clone(&one.model)).collect();
         let mut window = Window::new();
-        let rows = weigh::remembered(&self.teaching.predictor(), &models);
+        let rows = weigh::remembered(&self.teaching.predictor(), &models, |at, input, output| {
+            Some(weigh::of_tokens(weighed[at].price?, input, output))
+        });
         window.seed(&chosen.policy.running, &rows);
         let watched = Watched {
             policy: Arc::clone(&chosen.policy),

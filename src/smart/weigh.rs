@@ -126,28 +126,23 @@ pub fn weigh<'a>(
     weighed.collect()
 }
 
-/// Past queries as the choice among these models would have looked.
+/// Past queries as the choice among these models would have looked; `cost` is that of
+/// a model, by its position, for so many tokens of prompt and answer.
 #[must_use]
 pub fn remembered(
     predictor: &Predictor,
-    models: &[(Arc<str>, Option<Cost>)],
+    models: &[Arc<str>],
+    cost: impl Fn(usize, f64, f64) -> Option<f64>,
 ) -> Vec<Vec<Candidate>> {
     let unknown = predictor.unknown();
-    let places: Vec<Option<usize>> = models
-        .iter()
-        .map(|(name, _)| predictor.position(name))
-        .collect();
+    let places: Vec<Option<usize>> = models.iter().map(|name| predictor.position(name)).collect();
     let rows = predictor.remembered().iter().map(|row| {
-        let each = models.iter().zip(&places).map(|((_, price), place)| {
+        let each = places.iter().enumerate().map(|(model, place)| {
             let known = place.and_then(|place| row.models.get(place).copied().flatten());
             let [quality, tokens] = known.unwrap_or([unknown.quality, unknown.tokens]);
-            let cost = price.map(|price| {
-                let input = f64::from(row.input_tokens) * price.input_per_mtok;
-                (input + f64::from(tokens) * price.output_per_mtok) / MILLION
-            });
             Candidate {
                 quality: f64::from(quality),
-                cost,
+                cost: cost(model, f64::from(row.input_tokens), f64::from(tokens)),
                 is_open: true,
                 load_price: 0.0,
             }
@@ -169,7 +164,13 @@ pub fn price(of: &Smart, open: Open<'_>) -> Option<Cost> {
 #[must_use]
 #[expect(clippy::cast_precision_loss, reason = "tokens of one request")]
 pub fn cost(price: Cost, input: u64, output: f64) -> f64 {
-    (input as f64 * price.input_per_mtok + output * price.output_per_mtok) / MILLION
+    of_tokens(price, input as f64, output)
+}
+
+/// The same, of as many as are expected.
+#[must_use]
+pub fn of_tokens(price: Cost, input: f64, output: f64) -> f64 {
+    (input * price.input_per_mtok + output * price.output_per_mtok) / MILLION
 }
 
 /// Between what like queries got and what traffic shows, by how many of the first

@@ -9,6 +9,7 @@ use super::folds::{Fold, Plan};
 use crate::smart::choose::Candidate;
 use crate::smart::history::{Output, Row};
 use crate::smart::predict::{Predictor, Scratch};
+use crate::smart::weigh;
 
 /// What was predicted of a model's answer.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -62,29 +63,6 @@ pub(super) fn judge(scene: &Scene<'_>, plan: &Plan, done: &AtomicUsize) -> (Vec<
     (cases, seeds)
 }
 
-/// What a fit remembers, at these costs.
-fn remembered(scene: &Scene<'_>, smart: &Predictor) -> Seeds {
-    let unknown = smart.unknown();
-    let positions: Vec<_> = (scene.models.iter())
-        .map(|model| smart.position(model))
-        .collect();
-    let rows = smart.remembered().iter().map(|row| {
-        let each = positions.iter().enumerate().map(|(model, position)| {
-            let known = position.and_then(|at| row.models.get(at).copied().flatten());
-            let [quality, tokens] = known.unwrap_or([unknown.quality, unknown.tokens]);
-            let (input, tokens) = (f64::from(row.input_tokens), f64::from(tokens));
-            Candidate {
-                quality: f64::from(quality),
-                cost: Some(scene.costs.of_tokens(input, model, tokens)),
-                is_open: true,
-                load_price: 0.0,
-            }
-        });
-        each.collect()
-    });
-    rows.collect()
-}
-
 fn judge_fold(
     scene: &Scene<'_>,
     (number, fold): (usize, &Fold),
@@ -113,7 +91,8 @@ fn judge_fold(
     let mut cases: Vec<Case> = all
         .map(|at| Case::new((number, *at), by_smart(scene, *at, &smart, &mut scratch)))
         .collect();
-    let seeds = remembered(scene, &smart);
+    let costs = |at, input, output| Some(scene.costs.of_tokens(input, at, output));
+    let seeds = weigh::remembered(&smart, scene.models, costs);
     // Both at once would need twice the memory.
     drop(smart);
     let mut plain = Plain::fit(&train, scene.models);
