@@ -26,6 +26,7 @@ pub fn write(out: &mut Vec<u8>, form: LineForm, account: &Account, stamp: &mut S
     line.time("time", account.ended_at, stamp);
     line.word("id", Some(&account.id));
     line.word("client", Some(&account.client));
+    line.word("caller", account.caller.as_deref());
     line.word("method", Some(account.method.as_str()));
     line.word("path", Some(&account.path));
     line.word("model", account.model.as_deref());
@@ -120,7 +121,7 @@ mod tests {
     fn a_line_of_each_form() {
         let account = account();
         let json = concat!(
-            r#"{"time":"2025-11-22T10:11:12.009Z","id":"r-1","client":"10.0.0.9","method":"GET","#,
+            r#"{"time":"2025-11-22T10:11:12.009Z","id":"r-1","client":"10.0.0.9","caller":null,"method":"GET","#,
             r#""path":"/v1/completions","model":null,"engine":null,"policy":null,"attempts":0,"#,
             r#""status":499,"ended":"client_gone","error":null,"ttft_ms":15.050,"itl_p50_ms":null,"#,
             r#""input_tokens":null,"output_tokens":null,"request_bytes":0,"response_bytes":0,"#,
@@ -128,7 +129,7 @@ mod tests {
             "\n"
         );
         assert_eq!(written(LineForm::Json, &account), json);
-        let text = "time=2025-11-22T10:11:12.009Z id=r-1 client=10.0.0.9 method=GET \
+        let text = "time=2025-11-22T10:11:12.009Z id=r-1 client=10.0.0.9 caller=- method=GET \
             path=/v1/completions model=- engine=- policy=- attempts=0 status=499 \
             ended=client_gone error=- ttft_ms=15.050 itl_p50_ms=- input_tokens=- output_tokens=- \
             request_bytes=0 response_bytes=0 overhead_us=17 duration_ms=1234.567 \
@@ -190,7 +191,7 @@ mod tests {
                 }
                 !is_quoted && *c == '='
             });
-            prop_assert_eq!(bare.count(), 21);
+            prop_assert_eq!(bare.count(), 22);
         }
     }
 }

@@ -119,6 +119,8 @@ pub struct Account {
     pub id: String,
     /// The client's address.
     pub client: String,
+    /// What the caller is called, by its key or certificate.
+    pub caller: Option<Arc<str>>,
     /// The method.
     pub method: Method,
     /// The version of HTTP that the client speaks.
@@ -183,6 +185,7 @@ impl Account {
         Self {
             id: String::new(),
             client: String::new(),
+            caller: None,
             method: Method::GET,
             version: Version::HTTP_11,
             path: String::new(),
@@ -219,6 +222,7 @@ impl Account {
         let Self {
             id,
             client,
+            caller,
             method,
             version: _,
             path,
@@ -253,7 +257,7 @@ impl Account {
         tries.clear();
         gaps.clear();
         *method = Method::GET;
-        (*model, *policy, *error) = (None, None, None);
+        (*caller, *model, *policy, *error) = (None, None, None, None);
         (*given, *first, *overhead) = (None, None, None);
         (*status, *ending) = (CLIENT_CLOSED, Ending::ClientGone);
         (*is_stream, *asks_stream) = (false, false);

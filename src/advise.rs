@@ -90,8 +90,6 @@ struct Call {
 #[derive(Debug)]
 pub struct Advisers {
     pool: Rc<Pool>,
-    /// Sent to engines of ours alone.
-    engine_key: Option<Arc<str>>,
     rng: RefCell<Rng>,
     answers: Answers,
     seed: RandomState,
@@ -105,12 +103,11 @@ pub struct Advisers {
 }
 
 impl Advisers {
-    /// A worker's; `engine_key` is a bearer token for engines of ours.
+    /// A worker's.
     #[must_use]
-    pub fn new(pool: Rc<Pool>, engine_key: Option<Arc<str>>) -> Self {
+    pub fn new(pool: Rc<Pool>) -> Self {
         Self {
             pool,
-            engine_key,
             rng: RefCell::new(Rng::new()),
             answers: Answers::default(),
             seed: RandomState::default(),
@@ -261,12 +258,11 @@ impl Advisers {
         &self,
         target: &Arc<Engine>,
         (path, text): (&str, String),
-        (call, bearer): (Call, Option<&str>),
+        call: Call,
     ) -> Result<Vec<u8>, NoAnswer> {
         let what = Get {
             path,
             json: Some(Bytes::from(text)),
-            bearer,
             within: call.until.saturating_duration_since(Instant::now()),
             most: MOST_ANSWER,
         };

@@ -31,7 +31,8 @@ use crate::downstream::{Handled, Serving};
 use crate::drain::{DrainPhase, DrainWatch};
 use crate::proxy::body::ObservedBody;
 use crate::proxy::headers::{REQUEST_ID, request_id};
-use crate::proxy::own;
+use crate::proxy::{METHODS, own};
+pub use crate::proxy::{refuse, unseen};
 use search::Listing;
 
 /// One of our own routes.
@@ -53,6 +54,8 @@ pub enum Route {
     Models,
     /// A route of the admin listener.
     Admin,
+    /// None at all: `OPTIONS *` asks us, not an engine.
+    Any,
 }
 
 /// A page that the control thread makes.
@@ -89,6 +92,7 @@ impl Route {
             "/engines" => Self::Engines,
             // Only the list is ours: what else is under /v1/models is not.
             "/v1/models" if matches!(*method, Method::GET | Method::HEAD) => Self::Models,
+            "*" => Self::Any,
             "/config" | "/policy" | "/v1/feedback" => Self::Admin,
             _ if path.starts_with("/debug/") || path.starts_with("/policy/") => Self::Admin,
             _ => return None,
@@ -158,7 +162,7 @@ impl Api {
         let page = match head.method {
             Method::GET | Method::HEAD => self.page(route).await,
             // Whoever sends something is at the wrong port, whatever the method.
-            _ if route == Route::Admin => self.page(route).await,
+            _ if matches!(route, Route::Admin | Route::Any) => self.page(route).await,
             Method::OPTIONS => Page::json(StatusCode::NO_CONTENT, ""),
             _ => Page::json(StatusCode::METHOD_NOT_ALLOWED, method_error()),
         };
@@ -189,6 +193,7 @@ impl Api {
             }
             Route::Models => Page::json(StatusCode::OK, Bytes::clone(&self.models.load())),
             Route::Admin => Page::json(StatusCode::NOT_FOUND, ADMIN),
+            Route::Any => Page::json(StatusCode::NO_CONTENT, "").allowing(METHODS),
             Route::Metrics => self.ask(Query::Metrics, TEXT).await,
             Route::Engines => self.ask(Query::Engines, JSON).await,
         }

@@ -18,7 +18,11 @@ use tokio::sync::mpsc;
 
 use crate::api::page::Sources;
 use crate::api::{Api, Ask, models};
-use crate::config::{Config, DrainSettings, Settings};
+use crate::auth::Auth;
+use crate::config::auth::{CallersSource, KeptSecret};
+use crate::config::problem::Problems;
+use crate::config::tls::TlsSettings;
+use crate::config::{Config, DrainSettings, EngineTls, Settings};
 use crate::control::{Admin, ControlSpec, QUEUE};
 #[cfg(feature = "kubernetes")]
 use crate::discovery::kubernetes::api::ApiServer;
@@ -33,6 +37,8 @@ use crate::proxy::facts::Budget;
 use crate::registry::store::Kept;
 use crate::scrape::stale_after;
 use crate::smart::service::Service;
+use crate::tls::Tls;
+use crate::upstream::Secure;
 use crate::{control, net};
 use workers::{WorkerTemplate, start_workers, thread};
 
@@ -75,13 +81,20 @@ pub fn build(config: Config) -> anyhow::Result<App> {
 ///
 /// # Errors
 /// As [`build`].
+#[expect(
+    clippy::too_many_lines,
+    reason = "the one place where everything is put together, step by step"
+)]
 pub fn build_with(config: Config, kept: Kept) -> anyhow::Result<App> {
     look_for_engines(&config.settings)?;
     let metrics = Arc::new(ProcessMetrics::default());
     let registry = ModelRegistry::default();
-    let sources = Sources::new(Arc::clone(&metrics), &registry, config.workers.max(1));
+    let mut sources = Sources::new(Arc::clone(&metrics), &registry, config.workers.max(1));
+    sources.tls = load_tls(config.tls.as_ref())?;
+    sources.secure = secure(config.engine_tls, &config.settings)?;
     let own_ips = config.locality.pod_ips.clone();
     let mut fleet = Fleet::at(config.locality, registry);
+    fleet.set_engine_key(config.auth.engine_key);
     let (settings, cards) = (config.settings, Cards::default());
     let specs = listed::specs(&settings.engines, &cards);
     fleet.apply(Arc::new(settings.clone()), specs);
@@ -91,13 +104,17 @@ pub fn build_with(config: Config, kept: Kept) -> anyhow::Result<App> {
     let address = listener.local_addr()?;
     let (outlets, tellers) = telling::start(config.access_log, config.traces, &metrics.telling)?;
     let drain = DrainWatch::default();
-    let admin = admin(config.admin, &settings, &drain)?;
+    let admin = admin((config.admin, config.auth.admin_token), &settings, &drain)?;
     let stale_after = stale_after(config.stats.scrape_every);
     let smart = begin_smart(&kept, (stale_after, &drain), &published)?;
     let admin_address = admin.as_ref().map(Admin::address).transpose()?;
     let (control, asked) = mpsc::channel(QUEUE);
-    let list = models::list(&published.load(), &cards);
-    let api = api(&settings, control, list, &drain);
+    let api = api(
+        &settings,
+        control,
+        models::list(&published.load(), &cards),
+        &drain,
+    );
     let spec = ControlSpec {
         fleet,
         flags: config.flags,
@@ -108,7 +125,7 @@ pub fn build_with(config: Config, kept: Kept) -> anyhow::Result<App> {
         list: Arc::clone(&api.models),
         health: Arc::clone(&api.health),
         is_discovered: Arc::clone(&api.is_discovered),
-        engine_key: config.engine_key,
+        callers: config.auth.callers.map(known),
         decisions: Arc::default(),
         discovery_timeout: config.discovery_timeout,
         smart: smart.clone(),
@@ -125,25 +142,43 @@ pub fn build_with(config: Config, kept: Kept) -> anyhow::Result<App> {
     let template = WorkerTemplate {
         published: Arc::clone(&published),
         settings: shared(&spec, metrics, &drain, asked_of_proxies),
+        tls: spec.sources.tls.clone(),
         outlets,
         bounds: config.bounds,
+        trusted: Arc::new(config.trusted_proxies),
         root_path: Arc::from(config.root_path),
         api,
+        secure: Arc::clone(&spec.sources.secure),
         told: Arc::clone(&spec.sources.workers),
     };
     let (open, mut threads) = start_workers(&template, &listener)?;
     threads.push(thread("control", move || control::run(spec, asked, admin))?);
+    let admin = admin_address;
+    let settings = config.drain;
     Ok(App {
         address,
-        admin: admin_address,
+        admin,
         drain,
-        settings: config.drain,
+        settings,
         open,
         published,
         threads,
         tellers,
         smart,
     })
+}
+
+/// Those who may call, as the file says at first.
+fn known(source: CallersSource) -> (CallersSource, Arc<Auth>) {
+    let auth = Arc::new(Auth::new(&source.first));
+    (source, auth)
+}
+
+/// The listener's certificates, if it is to have any.
+fn load_tls(settings: Option<&TlsSettings>) -> anyhow::Result<Option<Arc<Tls>>> {
+    let of = "TLS".to_owned();
+    let tls = settings.map(Tls::load).transpose();
+    Ok(tls.map_err(|list| Problems { of, list })?)
 }
 
 /// Says so where there is nobody to be found.
@@ -170,6 +205,17 @@ fn find_cluster() -> anyhow::Result<()> {
     });
     let found = finding.join();
     found.unwrap_or_else(|_| Err(anyhow::anyhow!("looking for a cluster panicked")))
+}
+
+/// How engines that speak TLS are spoken to: read now where it is known that
+/// it will be needed.
+fn secure(of: EngineTls, settings: &Settings) -> anyhow::Result<Arc<Secure>> {
+    let secure = Secure::new(of);
+    let mut engines = settings.engines.iter();
+    if secure.files().next().is_some() || engines.any(|engine| engine.url.is_tls()) {
+        (secure.load()).context("engines that speak TLS cannot be spoken to")?;
+    }
+    Ok(secure)
 }
 
 /// What is learned of models, begun if a policy needs it.
@@ -203,7 +249,7 @@ fn shared(
         refusals: Arc::clone(&spec.sources.refusals),
         registry: Arc::clone(&spec.policies),
         workers: spec.sources.workers.len(),
-        engine_key: spec.engine_key.as_deref().map(Arc::from),
+        auth: spec.callers.as_ref().map(|(_, auth)| Arc::clone(auth)),
         sessions: Arc::default(),
         aios_compat_errors,
         smart: spec.smart.clone(),
@@ -224,7 +270,7 @@ fn api(settings: &Settings, control: mpsc::Sender<Ask>, list: Bytes, drain: &Dra
 }
 
 fn admin(
-    address: Option<SocketAddr>,
+    (address, token): (Option<SocketAddr>, Option<KeptSecret>),
     settings: &Settings,
     drain: &DrainWatch,
 ) -> anyhow::Result<Option<Admin>> {
@@ -233,6 +279,7 @@ fn admin(
         listener,
         drain: drain.clone(),
         timeouts: settings.timeouts,
+        token,
     }))
 }
 

@@ -1,30 +1,42 @@
 //! `pilotfish chaos`: the proxy before simulated engines that are killed, hung
 //! and broken by a seeded plan, while clients look at every byte they get.
 //!
-//! All is in this process. An answer must be whole, or an honest error, or cut
+//! All is in this process. Meanwhile its configuration is changed, and its pages
+//! are read, every few seconds. An answer must be whole, or an honest error, or cut
 //! so that the client can tell; when the engines have healed, nothing may be
 //! left of it all.
 
 mod client;
+mod file;
+mod line;
 mod plan;
 mod probe;
 mod report;
+mod slope;
 mod verify;
 mod ward;
+mod watcher;
 mod wire;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use crate::app;
-use crate::config::{Breaker, Config, DrainSettings, ListedEngine, Settings, Timeouts};
+use crate::config::{Config, DrainSettings};
 
 use client::{Crowd, Orders};
+use file::File;
 use plan::plan;
 use probe::{Probe, resident};
 pub use report::{Memory, Report, Tally};
+pub use slope::Slope;
+use slope::slopes;
 use ward::{Ward, pause};
+pub use watcher::Sample;
+use watcher::Watcher;
 
 /// What all engines serve.
 const MODEL: &str = "chaos";
@@ -73,7 +85,8 @@ pub struct Broken;
 /// When it could not be run; what the run found is in the report.
 pub fn run(options: &Options) -> anyhow::Result<Report> {
     let mut ward = Ward::open(options.engines.max(2))?;
-    let app = app::build(config(&ward)?)?;
+    let file = File::new(ward.urls())?;
+    let app = app::build(config(&file)?)?;
     let probe = Probe::new(app.address)?;
     let orders = Orders {
         name: "warm-up",
@@ -83,10 +96,40 @@ pub fn run(options: &Options) -> anyhow::Result<Report> {
         most: WARM_UP.div_ceil(options.clients.max(1)),
         pause: Duration::ZERO,
     };
-    let result = storm(options, &mut ward, &probe, &orders);
+    let panics = Panics::count();
+    let result = storm(options, &mut ward, &probe, (&orders, file));
     // The probe's connections are closed: nothing is waited for.
     probe.runtime().block_on(app.drain());
-    result
+    result.map(|report| Report {
+        panics: panics.seen.load(Relaxed),
+        ..report
+    })
+}
+
+/// Counts panics, which are still told of as before, until it is dropped.
+struct Panics {
+    seen: Arc<AtomicU64>,
+}
+
+impl Panics {
+    fn count() -> Self {
+        let seen = Arc::<AtomicU64>::default();
+        let (counted, tell) = (Arc::clone(&seen), std::panic::take_hook());
+        std::panic::set_hook(Box::new(move |panic| {
+            counted.fetch_add(1, Relaxed);
+            tell(panic);
+        }));
+        Self { seen }
+    }
+}
+
+impl Drop for Panics {
+    fn drop(&mut self) {
+        // A thread that panics must not touch the hook.
+        if !std::thread::panicking() {
+            drop(std::panic::take_hook());
+        }
+    }
 }
 
 /// Warm-up, injuries, recovery, and what is left then.
@@ -94,7 +137,7 @@ fn storm(
     options: &Options,
     ward: &mut Ward,
     probe: &Probe,
-    orders: &Orders,
+    (orders, file): (&Orders, File),
 ) -> anyhow::Result<Report> {
     let mut answers = Crowd::start(orders.clone())?.join()?;
     let before_kib = resident()?;
@@ -110,15 +153,61 @@ fn storm(
         most: usize::MAX,
         ..orders.clone()
     })?;
+    let watcher = Watcher::start(orders.address, file, options.time)?;
     ward.suffer(&plan, options.time)?;
     answers.add(crowd.stop()?);
+    let (samples, _file) = watcher.stop()?;
 
+    let (calm, untrusted, recovered_after) = recover(ward, probe, orders)?;
+    answers.add(calm);
+
+    let mut in_flight = 0;
+    wait(|| {
+        in_flight = probe.metrics()?.in_flight() + ward.in_flight();
+        Ok(in_flight == 0)
+    })?;
+    pause(SETTLE);
+    let page = probe.metrics()?;
+    let count = |name| page.single(name);
+    Ok(Report {
+        seed: options.seed,
+        seconds: options.time.as_secs_f64(),
+        engines: ward.len(),
+        clients: orders.clients,
+        answers,
+        injuries,
+        counted: page.counted(),
+        in_flight,
+        untrusted,
+        recovered_after,
+        memory: Memory {
+            before_kib,
+            after_kib: resident()?,
+        },
+        panics: 0,
+        reloads: (
+            // The first was there from the start.
+            count("pilotfish_config_reloads_total").saturating_sub(1),
+            count("pilotfish_config_reload_failures_total"),
+        ),
+        slopes: slopes(&samples),
+        samples,
+    })
+}
+
+/// A calm load until all engines are trusted and at work: what it saw, who is
+/// not, and the seconds that it took.
+fn recover(
+    ward: &Ward,
+    probe: &Probe,
+    orders: &Orders,
+) -> anyhow::Result<(Tally, Vec<String>, f64)> {
     // Engines that are on trial must be asked, or they stay on trial.
     let healed = Instant::now();
     let calm = Crowd::start(Orders {
         name: "calm",
         clients: orders.clients.min(4),
-        seed: options.seed.wrapping_add(2),
+        seed: orders.seed.wrapping_add(2),
         most: usize::MAX,
         pause: Duration::from_millis(20),
         ..orders.clone()
@@ -131,30 +220,7 @@ fn storm(
         Ok(untrusted.is_empty())
     })?;
     let recovered_after = healed.elapsed().as_secs_f64();
-    answers.add(calm.stop()?);
-
-    let mut in_flight = 0;
-    wait(|| {
-        in_flight = probe.metrics()?.in_flight() + ward.in_flight();
-        Ok(in_flight == 0)
-    })?;
-    pause(SETTLE);
-    Ok(Report {
-        seed: options.seed,
-        seconds: options.time.as_secs_f64(),
-        engines: ward.len(),
-        clients: orders.clients,
-        answers,
-        injuries,
-        counted: probe.metrics()?.counted(),
-        in_flight,
-        untrusted,
-        recovered_after,
-        memory: Memory {
-            before_kib,
-            after_kib: resident()?,
-        },
-    })
+    Ok((calm.stop()?, untrusted, recovered_after))
 }
 
 /// Looks again and again, until it is as it should be or time is up.
@@ -166,30 +232,13 @@ fn wait(mut is_met: impl FnMut() -> anyhow::Result<bool>) -> anyhow::Result<()> 
     Ok(())
 }
 
-/// The proxy as it is run, but for deadlines that end hung requests soon.
-fn config(ward: &Ward) -> anyhow::Result<Config> {
-    let urls = ward.urls();
-    let listed = urls.iter().map(|url| ListedEngine::new(url, &[MODEL]));
+fn config(file: &File) -> anyhow::Result<Config> {
+    let (settings, source) = file.load()?;
     Ok(Config {
         listen: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0),
         workers: 2,
-        settings: Settings {
-            engines: listed.collect::<Result<_, _>>()?,
-            // An engine that relapses again and again would be left alone for
-            // longer than the run waits for it.
-            breaker: Breaker {
-                ejection: Duration::from_secs(1),
-                max_ejection: Duration::from_secs(4),
-                ..Breaker::default()
-            },
-            timeouts: Timeouts {
-                connect: Duration::from_secs(1),
-                engine_head: Duration::from_secs(1),
-                engine_idle: Duration::from_secs(1),
-                ..Timeouts::default()
-            },
-            ..Settings::default()
-        },
+        settings,
+        dynamic: Some(source),
         drain: DrainSettings {
             settle: Duration::ZERO,
             timeout: Duration::from_secs(2),

@@ -1,16 +1,21 @@
 //! Flags: names, defaults and meanings as in the vLLM production-stack router,
 //! plus our own. Every flag may also be given as `PILOTFISH_<FLAG>`.
 
+mod auth;
 mod chaos;
 mod engine;
+mod engine_tls;
 mod engines;
 mod explain;
+mod forwarded;
 mod ignored;
+mod key;
 mod locality;
 mod progress;
 mod proxy;
 mod simulate;
 mod smart;
+mod tls;
 
 use std::path::PathBuf;
 
@@ -18,11 +23,13 @@ use clap::builder::BoolishValueParser;
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use crate::telemetry::LogFormat;
+pub use auth::AuthArgs;
 pub use chaos::ChaosArgs;
 pub use engine::EngineArgs;
 pub use engines::{EnginesArgs, Unwell};
 pub use explain::ExplainArgs;
 pub use ignored::{Ignored, REFUSED, WITHOUT_EFFECT};
+pub use key::KeyArgs;
 pub use locality::LocalityArgs;
 pub use proxy::{Launch, ProxyArgs};
 pub use simulate::SimulateArgs;
@@ -88,6 +95,8 @@ pub enum Command {
     Engines(EnginesArgs),
     /// Who would get a request under a configuration file, and why.
     Explain(ExplainArgs),
+    /// A new key for a caller, and its entry for the file of --api-keys.
+    Key(KeyArgs),
     /// Check a dynamic configuration file: exit 0, or all that is wrong with it.
     Validate {
         /// The file; YAML unless its name ends in .json.

@@ -4,8 +4,11 @@
 //! This module imports nothing of ours.
 
 pub mod attribute;
+pub mod auth;
 pub mod difference;
 pub mod dynamic;
+pub mod engine_tls;
+pub mod forwarded;
 pub mod goals;
 pub mod kubernetes;
 pub mod locality;
@@ -16,10 +19,13 @@ pub mod reports;
 pub mod resilience;
 pub mod resolve;
 pub mod scraping;
+pub mod secret;
 pub mod selector;
+pub mod tls;
 pub mod validate;
 pub mod watch;
 
+mod bounds;
 mod flat;
 mod units;
 mod url;
@@ -30,6 +36,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use bounds::{Bounds, Limits};
+pub use engine_tls::EngineTls;
 pub use kubernetes::Kubernetes;
 pub use locality::Locality;
 pub use policies::Routing;
@@ -48,6 +56,8 @@ pub struct Config {
     pub listen: SocketAddr,
     /// The listener for those who run us; none by default.
     pub admin: Option<SocketAddr>,
+    /// TLS of the public listener; none by default.
+    pub tls: Option<tls::TlsSettings>,
     /// Cut from the front of every path; empty or `/prefix`.
     pub root_path: String,
     /// Data-path threads, each with its own runtime and connection pool.
@@ -72,10 +82,14 @@ pub struct Config {
     pub access_log: Option<AccessLog>,
     /// Traces; none by default.
     pub traces: Option<TraceSettings>,
-    /// Sent as a bearer token on our own requests to engines.
-    pub engine_key: Option<String>,
+    /// How engines that speak TLS are spoken to.
+    pub engine_tls: EngineTls,
+    /// Who may call, and by which keys we call engines.
+    pub auth: auth::AuthSettings,
     /// Whether errors of `/v1/infer` have the status 200, as in the reference.
     pub aios_compat_errors: bool,
+    /// Proxies before us that are believed.
+    pub trusted_proxies: forwarded::TrustedProxies,
 }
 
 impl Default for Config {
@@ -83,6 +97,7 @@ impl Default for Config {
         Self {
             listen: SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 8001),
             admin: None,
+            tls: None,
             root_path: String::new(),
             workers: default_workers(),
             locality: Locality::default(),
@@ -95,8 +110,10 @@ impl Default for Config {
             stats: StatsSettings::default(),
             access_log: None,
             traces: None,
-            engine_key: None,
+            engine_tls: EngineTls::default(),
+            auth: auth::AuthSettings::default(),
             aios_compat_errors: false,
+            trusted_proxies: forwarded::TrustedProxies::default(),
         }
     }
 }
@@ -220,6 +237,9 @@ pub struct Traits {
     /// Whether it is to get nothing new.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub draining: bool,
+    /// Where its own key comes from; `None`: it has the common one, if any.
+    #[serde(skip)]
+    pub key: Option<auth::KeyFrom>,
 }
 
 impl Default for Traits {
@@ -234,45 +254,7 @@ impl Default for Traits {
             engine_type: None,
             metadata: serde_json::Value::Null,
             draining: false,
-        }
-    }
-}
-
-/// Bounds on what one request may hold.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Limits {
-    /// Bytes of one body that the peek holds until it can be routed.
-    pub max_peek_bytes: usize,
-    /// Bytes of one body that are kept for a retry.
-    pub max_replay_bytes: usize,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            max_peek_bytes: 32 << 20,
-            max_replay_bytes: 1 << 20,
-        }
-    }
-}
-
-/// Bounds on what the whole process holds.
-#[derive(Debug, Clone)]
-pub struct Bounds {
-    /// Bytes of all bodies held at once; beyond it: 503.
-    pub peek_budget_bytes: usize,
-    /// Idle connections kept for each engine by each worker.
-    pub max_idle_per_engine: usize,
-    /// Client connections served at once, in even shares by the workers.
-    pub max_connections: usize,
-}
-
-impl Default for Bounds {
-    fn default() -> Self {
-        Self {
-            peek_budget_bytes: 256 << 20,
-            max_idle_per_engine: 1024,
-            max_connections: 65_536,
+            key: None,
         }
     }
 }

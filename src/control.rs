@@ -15,6 +15,7 @@ mod learning;
 mod pages;
 mod policies;
 mod reload;
+mod secrets;
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -30,6 +31,8 @@ use crate::api::body::Budget;
 use crate::api::host::Host;
 use crate::api::page::{self, Sources};
 use crate::api::{Ask, Health, Query, exposition, models, summary};
+use crate::auth::Auth;
+use crate::config::auth::CallersSource;
 use crate::config::dynamic::DynamicFile;
 use crate::config::{DynamicSource, Settings, StatsSettings, Timeouts};
 use crate::decisions::DecisionLog;
@@ -48,6 +51,7 @@ use crate::upstream::Pool;
 pub use admin::Admin;
 use pages::Pages;
 use reload::ReloadStatus;
+use secrets::CallersStatus;
 
 /// Questions that may wait; one more is told to come again.
 pub const QUEUE: usize = 64;
@@ -86,8 +90,8 @@ pub struct ControlSpec {
     pub stats: StatsSettings,
     /// Decisions that are to be explained.
     pub decisions: Arc<DecisionLog>,
-    /// A bearer token for engines.
-    pub engine_key: Option<String>,
+    /// Who may call, and the file that says so.
+    pub callers: Option<(CallersSource, Arc<Auth>)>,
     /// Deadlines of its own connections.
     pub timeouts: Timeouts,
 }
@@ -116,7 +120,10 @@ pub fn run(
     if let Err(error) = rustix::process::setpriority_process(None, NICE) {
         tracing::debug!(%error, "the control thread keeps its priority");
     }
-    let pool = Pool::new(0, spec.timeouts.pool_idle, spec.timeouts.connect);
+    let Timeouts {
+        pool_idle, connect, ..
+    } = spec.timeouts;
+    let pool = Pool::secured(0, (pool_idle, connect), Arc::clone(&spec.sources.secure));
     runtime.block_on(Control::new(spec, pool).run(asked, admin));
     Ok(())
 }
@@ -140,7 +147,8 @@ struct Control {
     health: Health,
     is_discovered: Arc<AtomicBool>,
     stats: StatsSettings,
-    engine_key: Option<String>,
+    callers: Option<(CallersSource, Arc<Auth>)>,
+    callers_status: RefCell<CallersStatus>,
     decisions: Arc<DecisionLog>,
     cards: RefCell<Cards>,
     /// Engines of a cluster.
@@ -182,7 +190,11 @@ impl Control {
             is_discovered: spec.is_discovered,
             windows: RefCell::new(Windows::new(spec.stats.window)),
             stats: spec.stats,
-            engine_key: spec.engine_key,
+            callers_status: {
+                let source = spec.callers.as_ref().map(|(source, _)| source);
+                RefCell::new(CallersStatus::first(source))
+            },
+            callers: spec.callers,
             decisions: spec.decisions,
             cards: RefCell::default(),
             #[cfg(feature = "kubernetes")]
@@ -223,6 +235,9 @@ impl Control {
             () = control.check() => {}
             () = control.log_stats() => {}
             () = control.watch_file() => {}
+            () = control.watch_callers() => {}
+            () = control.refresh_engine_keys() => {}
+            () = control.sources.watch_certificates() => {}
             () = administer => {}
         }
     }
@@ -291,7 +306,7 @@ impl Control {
     /// Reads the engines' own metrics.
     async fn scrape(&self) {
         let every = self.stats.scrape_every;
-        let scraper = Scraper::new(every, Rc::clone(&self.pool), self.engine_key.clone());
+        let scraper = Scraper::new(every, Rc::clone(&self.pool));
         scraper.run(|| self.published.load_full()).await;
     }
 
@@ -329,6 +344,7 @@ impl Control {
         (self.sources).page(&mut text, &snapshot, &windows, self.freshness());
         page::host(&mut text, self.host.borrow().usage());
         self.reloads.borrow().expose(&mut text, snapshot.generation);
+        self.expose_keys(&mut text);
         if let Some(started) = self.smart.started() {
             exposition::smart(&mut text, started);
         }

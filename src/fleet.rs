@@ -13,6 +13,7 @@ pub mod attributes;
 pub mod blocks;
 pub mod breaker;
 mod candidates;
+pub mod credentials;
 pub mod engine;
 pub mod gate;
 pub mod health;
@@ -34,6 +35,7 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 
+use crate::config::auth::KeptSecret;
 use crate::config::policies::PolicyKind;
 pub use crate::config::{EngineUrl, UrlError};
 use crate::config::{Locality, Settings};
@@ -42,6 +44,7 @@ use crate::policy::Policies;
 use blocks::Blocks;
 pub use candidates::{Candidate, CandidateSet};
 use candidates::{Layouts, Member};
+use credentials::Credentials;
 pub use engine::{Closed, Engine, EngineSpec};
 use gate::Gate;
 
@@ -158,6 +161,7 @@ pub struct Fleet {
     locality: Locality,
     /// Engines that are ejected or on trial.
     ejected: Arc<AtomicU32>,
+    credentials: Credentials,
 }
 
 impl Fleet {
@@ -193,7 +197,22 @@ impl Fleet {
             next_key: 0,
             locality,
             ejected: Arc::default(),
+            credentials: Credentials::default(),
         }
+    }
+
+    /// By which keys engines are called that have none of their own.
+    pub fn set_engine_key(&mut self, key: Option<KeptSecret>) {
+        self.credentials = Credentials::new(key);
+    }
+
+    /// Reads the keys of engines again, and gives them to those whose key has
+    /// changed; tells how many cannot be read now.
+    pub fn refresh_credentials(&mut self) -> usize {
+        let snapshot = self.published.load();
+        let all = snapshot.all.candidates.list().iter();
+        self.credentials
+            .refresh(all.map(|one| (&*one.engine, &*one.spec.traits)))
     }
 
     /// Where readers find the newest snapshot.
@@ -234,6 +253,8 @@ impl Fleet {
                     Arc::new(engine)
                 }
             };
+            // Before anyone can send it something.
+            self.credentials.give(&engine, &spec.traits);
             engine.health.set(&settings.breaker);
             engine.health.set_ready(spec.is_ready, now);
             members.push((engine, Arc::new(spec)));

@@ -18,6 +18,7 @@ pub mod select;
 pub mod smart;
 
 pub mod advise;
+pub mod auth;
 pub mod downstream;
 pub mod proxy;
 pub mod upstream;
@@ -40,6 +41,10 @@ pub mod simulate;
 
 mod digits;
 pub mod drain;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod metrics;
 pub mod net;
 pub mod telemetry;
+pub mod tls;

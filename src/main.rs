@@ -61,6 +61,7 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
         Some(Command::Chaos(args)) => args.run(),
         Some(Command::Engines(args)) => args.run(),
         Some(Command::Explain(args)) => explain::run(args),
+        Some(Command::Key(args)) => args.run(),
         Some(Command::Validate { file }) => check(file),
         Some(Command::Schema) => {
             let schema = serde_json::to_string_pretty(&dynamic::schema())?;

@@ -11,9 +11,11 @@ mod cells;
 mod models;
 mod process;
 mod telling;
+mod tls;
 
 pub use buckets::{Buckets, ITL_BOUNDS, LocalBuckets, TOKEN_BOUNDS, TimeBuckets, TokenBuckets};
 pub use cells::{Counter, Gauge};
 pub use models::{ModelMetrics, ModelRegistry};
 pub use process::{ProcessMetrics, Retries, WorkerMetrics};
 pub use telling::Telling;
+pub use tls::{HandshakeFailure, TlsMetrics};

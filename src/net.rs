@@ -5,6 +5,9 @@
 //! and written here through a shared reference, so that one side of a
 //! connection can watch for the peer's departure while the other one reads.
 
+pub mod chunks;
+pub mod wire;
+
 use std::cell::RefCell;
 use std::io::{self, IoSlice};
 use std::net::{SocketAddr, TcpListener as StdListener};

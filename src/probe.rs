@@ -80,17 +80,10 @@ impl Probe {
     }
 
     /// Asks; what came of it is what a request's end would mean.
-    pub async fn run(
-        self,
-        pool: &Rc<Pool>,
-        engine: &Arc<Engine>,
-        bearer: Option<&str>,
-        within: Duration,
-    ) -> Outcome {
+    pub async fn run(self, pool: &Rc<Pool>, engine: &Arc<Engine>, within: Duration) -> Outcome {
         let get = Get {
             path: self.path,
             json: self.json,
-            bearer,
             within,
             most: MOST,
         };
@@ -122,16 +115,10 @@ pub enum Sleep {
 }
 
 /// Whether the engine tells that it sleeps.
-pub async fn is_sleeping(
-    pool: &Rc<Pool>,
-    engine: &Arc<Engine>,
-    bearer: Option<&str>,
-    within: Duration,
-) -> Sleep {
+pub async fn is_sleeping(pool: &Rc<Pool>, engine: &Arc<Engine>, within: Duration) -> Sleep {
     let get = Get {
         path: "/is_sleeping",
         json: None,
-        bearer,
         within,
         most: MOST,
     };

@@ -3,6 +3,7 @@
 //! facts → model → decide → send → relay. Bytes forwarded are bytes received:
 //! only `headers` alters a head, and a body is never rebuilt, but for `infer`.
 
+mod admission;
 pub mod admit;
 mod ask;
 pub mod attempt;
@@ -12,6 +13,8 @@ pub mod choose;
 pub mod error;
 pub mod facts;
 mod fingerprint;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod give;
 pub mod headers;
 pub mod infer;
@@ -27,6 +30,7 @@ mod ready;
 pub mod retry;
 pub mod search;
 mod selected;
+mod settings;
 mod smart;
 mod splice;
 pub mod tries;
@@ -49,34 +53,29 @@ use http::{Request, Response, Version};
 use hyper::body::Incoming;
 
 use crate::advise::Advisers;
+use crate::auth::Caller;
 use crate::config::Timeouts;
-use crate::decisions::DecisionLog;
-use crate::downstream::{Handled, Serving};
-use crate::drain::{DrainPhase, DrainWatch};
+use crate::downstream::{Handled, Refused, Serving};
+use crate::drain::DrainPhase;
 use crate::fleet::Snapshot;
-use crate::fleet::gate::Places;
 use crate::fleet::orca::Answers;
-use crate::metrics::ProcessMetrics;
-use crate::registry::Registry;
 use crate::report::{Report, Reporter};
 use crate::select::Selections;
-use crate::smart::service::Service;
 use crate::smart::worker::Asker;
 use crate::upstream::{Pool, Upload};
+pub use admission::Admission;
 use attempt::{Attempt, Hurry};
 use body::ObservedBody;
 use choose::Choosing;
 use error::{ProxyError, Refusals};
-use facts::Budget;
 use give::{Held, Told};
-use headers::{Outgoing, Pinned, RequestFraming};
+use headers::{ClientsKey, Outgoing, Pinned, RequestFraming};
 use infer::Inference;
-use infer::sessions::Sessions;
 use meter::Meter;
-pub use own::own;
-use own::own_error;
+pub use own::{METHODS, own, own_error, refuse, unseen};
 use ready::{Ready, Source};
 use retry::RetryBudget;
+pub use settings::ProxySettings;
 use tries::{Answer, Sending};
 
 /// What a worker needs to serve requests.
@@ -93,39 +92,6 @@ pub struct Proxy {
     asker: Rc<Asker>,
 }
 
-/// What all workers' proxies share.
-#[derive(Debug, Clone)]
-pub struct ProxySettings {
-    /// Bytes of bodies held by the process.
-    pub budget: Budget,
-    /// Process-wide handles.
-    pub metrics: Arc<ProcessMetrics>,
-    /// Whether we are stopping.
-    pub drain: DrainWatch,
-    /// Whether each choice of an engine is logged.
-    pub log_requests: bool,
-    /// Where decisions that are to be explained are kept.
-    pub decisions: Arc<DecisionLog>,
-    /// The greatest age of what engines told that counts.
-    pub stale_after: Duration,
-    /// Places, where requests in flight are limited.
-    pub places: Places,
-    /// Requests that got an error of ours.
-    pub refusals: Arc<Refusals>,
-    /// Policies that are registered.
-    pub registry: Arc<ArcSwap<Registry>>,
-    /// How many workers share a process's budget of retries.
-    pub workers: usize,
-    /// A bearer token for engines, sent with questions of our own.
-    pub engine_key: Option<Arc<str>>,
-    /// Which blocks the sessions of `/v1/infer` were given.
-    pub sessions: Arc<Sessions>,
-    /// Whether errors of `/v1/infer` have the status 200, as in the reference.
-    pub aios_compat_errors: bool,
-    /// What is learned of models.
-    pub smart: Service,
-}
-
 /// The answer to every request.
 pub type ProxyResponse = Response<ObservedBody>;
 
@@ -140,7 +106,7 @@ impl Proxy {
     ) -> Rc<Self> {
         let registry = Arc::clone(&settings.registry);
         Rc::new(Self {
-            advisers: Advisers::new(Rc::clone(&pool), settings.engine_key.clone()),
+            advisers: Advisers::new(Rc::clone(&pool)),
             snapshot: RefCell::new(Cache::new(published)),
             settings,
             pool,
@@ -152,52 +118,75 @@ impl Proxy {
         })
     }
 
+    /// Requests that got an error of ours.
+    #[must_use]
+    pub fn refusals(&self) -> &Refusals {
+        &self.settings.refusals
+    }
+
     fn snapshot(&self) -> Arc<Snapshot> {
         Arc::clone(self.snapshot.borrow_mut().load())
     }
 
-    /// Serves one request: with an engine's answer, or an error of our own.
-    pub async fn handle(
+    /// Answers a request whose head nobody is to look at.
+    #[must_use]
+    pub fn refuse(&self, refused: Refused, handled: Handled) -> ProxyResponse {
+        refuse(refused, handled, &self.settings.refusals)
+    }
+
+    /// Serves one request: with an engine's answer, or an error of our own. No `async fn`, which would keep its arguments twice.
+    pub fn handle(
         self: Rc<Self>,
         request: Request<Incoming>,
         handled: Handled,
-    ) -> ProxyResponse {
+        admission: Admission,
+    ) -> impl Future<Output = ProxyResponse> + use<> {
         let began = Instant::now();
-        let serving = handled.serve(request.version());
+        let mut serving = handled.serve(request.version());
+        let (caller, denied) = admission::caller(admission, &mut serving);
         let (mut head, body) = request.into_parts();
         let pinned = headers::take_pin(&mut head);
-        let id = headers::request_id(&head.headers);
-        let snapshot = self.snapshot();
-        let named = id.to_str().unwrap_or_default();
-        let report = self.reporter.begin(&head, named, serving.peer(), began);
-        let exchange = Exchange {
-            proxy: &self,
-            snapshot: &snapshot,
-            head: &head,
-            pinned,
-            id: &id,
-            began,
-            told: RefCell::default(),
-            report: Cell::new(report),
-            is_counted: Cell::new(false),
-            inference: None,
-        };
-        let mut response = if head.uri.path() == infer::PATH {
-            Box::pin(exchange.infer(body, serving)).await
-        } else {
-            let ran = exchange.run(Source::Client(body), serving).await;
-            ran.unwrap_or_else(|(serving, error)| {
+        async move {
+            let id = headers::request_id(&head.headers);
+            let snapshot = self.snapshot();
+            let named = id.to_str().unwrap_or_default();
+            let mut report = self.reporter.begin(&head, named, serving.peer(), began);
+            if let (Some(caller), Some(report)) = (&caller, &mut report) {
+                report.is_of(&caller.name);
+            }
+            let exchange = Exchange {
+                proxy: &self,
+                snapshot: &snapshot,
+                head: &head,
+                pinned,
+                id: &id,
+                began,
+                told: RefCell::default(),
+                report: Cell::new(report),
+                is_counted: Cell::new(false),
+                inference: None,
+                caller: caller.as_ref(),
+            };
+            let mut response = if let Some(why) = denied {
+                let error = exchange.counted(why.into());
                 own_error(&error, serving, &self.settings.refusals)
-            })
-        };
-        exchange.tell(&mut response);
-        drop(exchange);
-        response.headers_mut().insert(headers::REQUEST_ID, id);
-        if self.settings.drain.phase() != DrainPhase::Run && head.version < Version::HTTP_2 {
-            let close = HeaderValue::from_static("close");
-            response.headers_mut().entry(CONNECTION).or_insert(close);
+            } else if head.uri.path() == infer::PATH {
+                Box::pin(exchange.infer(body, serving)).await
+            } else {
+                let ran = exchange.run(Source::Client(body), serving).await;
+                ran.unwrap_or_else(|(serving, error)| {
+                    own_error(&error, serving, &self.settings.refusals)
+                })
+            };
+            exchange.tell(&mut response);
+            drop(exchange);
+            response.headers_mut().insert(headers::REQUEST_ID, id);
+            if self.settings.drain.phase() != DrainPhase::Run && head.version < Version::HTTP_2 {
+                let close = HeaderValue::from_static("close");
+                response.headers_mut().entry(CONNECTION).or_insert(close);
+            }
+            response
         }
-        response
     }
 }
 
@@ -216,6 +205,8 @@ struct Exchange<'a> {
     is_counted: Cell<bool>,
     /// What is known of it beside, if it came by `/v1/infer`.
     inference: Option<&'a Inference<'a>>,
+    /// Who sent it, where that matters.
+    caller: Option<&'a Arc<Caller>>,
 }
 
 /// A request that was let in.
@@ -322,9 +313,15 @@ impl Exchange<'_> {
             head: self.head,
             request_id: self.id,
             peer: serving.peer(),
+            is_tls: serving.is_tls(),
+            is_trusted: serving.is_trusted(),
             framing,
             upgrade: headers::asks_upgrade(self.head),
             orca,
+            clients_key: match settings.auth {
+                None => ClientsKey::Passes,
+                Some(_) => ClientsKey::Ours,
+            },
         };
         let sending = Sending {
             attempt: Attempt {
@@ -389,9 +386,11 @@ mod tests {
 
     #[test]
     fn a_request_under_way_is_small() {
-        let size = size_of_future(|(proxy, request, handled): (Rc<Proxy>, _, _)| {
-            proxy.handle(request, handled)
-        });
+        let size = size_of_future(
+            |(proxy, request, handled, admission): (Rc<Proxy>, _, _, _)| {
+                proxy.handle(request, handled, admission)
+            },
+        );
         assert!(
             size <= 4096,
             "{size} bytes while the engine has not answered"

@@ -8,6 +8,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::metrics::Counter;
@@ -286,6 +287,13 @@ impl Report {
     #[must_use]
     pub fn account(&mut self) -> Option<&mut Account> {
         self.account.as_deref_mut()
+    }
+
+    /// Says who sent it.
+    pub fn is_of(&mut self, caller: &Arc<str>) {
+        if let Some(account) = self.account() {
+            account.caller = Some(Arc::clone(caller));
+        }
     }
 
     /// The trace as engines are told of it, if we add to it.

@@ -7,6 +7,8 @@
 mod dialect;
 mod exposition;
 mod fetching;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod guess;
 mod json;
 mod page;
@@ -51,7 +53,6 @@ const BUSY_FOR: Duration = Duration::from_secs(5);
 pub struct Scraper {
     interval: Duration,
     pool: Rc<Pool>,
-    bearer: Option<String>,
     /// Tells this process's aperture from others'.
     process: u64,
     scraping: Scraping,
@@ -65,14 +66,13 @@ pub struct Scraper {
 }
 
 impl Scraper {
-    /// One that reads every engine at that interval, with this token.
+    /// One that reads every engine at that interval.
     #[must_use]
-    pub fn new(interval: Duration, pool: Rc<Pool>, bearer: Option<String>) -> Self {
+    pub fn new(interval: Duration, pool: Rc<Pool>) -> Self {
         let scraping = Scraping::default();
         Self {
             interval,
             pool,
-            bearer,
             process: fastrand::u64(..),
             wanted: Rc::new(Wanted::new(&scraping.own)),
             scraping,
@@ -157,7 +157,6 @@ impl Scraper {
             engine: Arc::clone(&candidate.engine),
             pool: Rc::clone(&self.pool),
             wanted: Rc::clone(&self.wanted),
-            bearer: self.bearer.clone(),
             endpoint,
             with_slots,
         })

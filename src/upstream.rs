@@ -16,6 +16,7 @@ mod codec;
 mod fetch;
 mod link;
 mod pool;
+mod secure;
 mod upload;
 
 pub use answer::AnswerBody;
@@ -24,4 +25,5 @@ pub use codec::{AnswerHead, Framing, ProtocolFault};
 pub use fetch::{FetchError, Get, ask, converse, fetch, stream};
 pub use link::{Evidence, Fault, Link, Reading};
 pub use pool::Pool;
+pub use secure::{Secure, SecureError};
 pub use upload::{ClientFault, Streaming, Upload};

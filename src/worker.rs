@@ -1,11 +1,13 @@
 //! One data-path thread: its own runtime, its own share of the listener, its
 //! own pool. No request ever leaves the thread that accepted it.
 
+mod caught;
 mod room;
 
 use std::cell::Cell;
 use std::io;
 use std::net::TcpListener as StdListener;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -18,17 +20,21 @@ use tokio::sync::Notify;
 use crate::api::search::{Desk, Form};
 use crate::api::{Api, Route};
 use crate::config::Bounds;
+use crate::config::forwarded::TrustedProxies;
+use crate::downstream::handshake::Handshakes;
 use crate::downstream::idle::IdleQueue;
 use crate::downstream::watch::{TICK, Watch};
-use crate::downstream::{self, Shared};
+use crate::downstream::{self, Asked, Shared};
 use crate::drain::DrainPhase;
 use crate::fleet::Snapshot;
 use crate::metrics::{Counter, Gauge, WorkerMetrics};
 use crate::net;
-use crate::proxy::{Proxy, ProxySettings, headers};
+use crate::proxy::{Proxy, ProxySettings, headers, unseen};
 use crate::report::{Outlets, Reporter};
 use crate::smart::worker::Asker;
-use crate::upstream::Pool;
+use crate::tls::Tls;
+use crate::upstream::{Pool, Secure};
+use caught::Instead;
 use room::{Room, SPARE};
 
 /// Ticks between two sweeps of the pool.
@@ -53,14 +59,20 @@ pub struct WorkerSpec {
     pub published: Arc<ArcSwap<Snapshot>>,
     /// What the proxies share.
     pub settings: ProxySettings,
+    /// TLS, if we speak it.
+    pub tls: Option<Arc<Tls>>,
     /// Where ended requests are told of.
     pub outlets: Outlets,
     /// Bounds.
     pub bounds: Bounds,
+    /// Proxies before us that are believed.
+    pub trusted: Arc<TrustedProxies>,
     /// Cut from the front of every path.
     pub root_path: Arc<str>,
     /// Our own routes.
     pub api: Api,
+    /// How engines that speak TLS are spoken to.
+    pub secure: Arc<Secure>,
     /// Open connections of each worker.
     pub open: Arc<[AtomicUsize]>,
     /// What each worker tells of itself.
@@ -83,10 +95,10 @@ async fn serve(spec: WorkerSpec) -> io::Result<()> {
     let settings = spec.settings;
     let published = Arc::clone(&spec.published);
     let timeouts = published.load().settings.timeouts;
-    let pool = Pool::new(
+    let pool = Pool::secured(
         spec.bounds.max_idle_per_engine,
-        timeouts.pool_idle,
-        timeouts.connect,
+        (timeouts.pool_idle, timeouts.connect),
+        spec.secure,
     );
     let watch = Watch::new(Instant::now());
     let stop_accepting = Rc::new(Notify::new());
@@ -95,6 +107,9 @@ async fn serve(spec: WorkerSpec) -> io::Result<()> {
         timeouts: Cell::new(timeouts),
         drain: settings.drain.clone(),
         idle: Rc::new(IdleQueue::new(settings.metrics.closed_idle.clone())),
+        trusted: spec.trusted,
+        unseen: unseen(Arc::clone(&settings.refusals)),
+        tls: (spec.tls).map(|tls| Handshakes::new(tls, Arc::clone(&settings.metrics))),
     });
     let reporter = Reporter::new(spec.outlets, settings.drain.clone());
     let asker = Asker::new(settings.smart.clone());
@@ -167,6 +182,11 @@ impl Ticking {
             if count % POOL_SWEEP == 0 {
                 pool.sweep(now);
                 told.set_idle_links(pool.idle());
+                told.set_tasks(
+                    tokio::runtime::Handle::current()
+                        .metrics()
+                        .num_alive_tasks(),
+                );
             }
             let current = shared.drain.phase();
             if current != phase {
@@ -285,23 +305,50 @@ impl Server {
         let open = Open::count(self);
         let (proxy, api) = (Rc::clone(&self.proxy), self.api.clone());
         let root_path = Arc::clone(&self.root_path);
-        let handle = move |mut request: http::Request<_>, handled| {
+        let handle = move |asked: Asked, handled| {
+            let mut request = match asked {
+                Ok(request) => request,
+                Err(refused) => {
+                    let refused = proxy.refuse(*refused, handled);
+                    let answering: downstream::Answering<_> =
+                        Box::pin(std::future::ready(Ok(refused)));
+                    return answering;
+                }
+            };
             headers::strip_root(&mut request, &root_path);
+            let admission = proxy.admit(&request, &handled);
             let path = request.uri().path();
-            if let Some(form) = Form::of(path) {
+            let instead = Instead::of(&handled, request.version());
+            let counting = Rc::clone(&proxy);
+            if let (Some(form), true) = (Form::of(path), admission.is_ok()) {
                 let desk = Desk::new(Rc::clone(&proxy), api.control.clone());
-                let answering: downstream::Answering<_> =
-                    Box::pin(async move { Ok(desk.answer(form, request, handled).await) });
+                let answering: downstream::Answering<_> = Box::pin(async move {
+                    let handler = pin!(desk.answer(form, request, handled));
+                    let answer = instead.of_panic(handler, &counting).await;
+                    // Its place was held until now.
+                    drop(admission);
+                    Ok(answer)
+                });
                 return answering;
             }
-            let answering: downstream::Answering<_> = match Route::of(request.method(), path) {
+            let route = Route::of(request.method(), path).filter(|_| admission.is_ok());
+            let answering: downstream::Answering<_> = match route {
                 None => {
                     let proxy = Rc::clone(&proxy);
-                    Box::pin(async move { Ok(proxy.handle(request, handled).await) })
+                    Box::pin(async move {
+                        let handler = pin!(proxy.handle(request, handled, admission));
+                        Ok(instead.of_panic(handler, &counting).await)
+                    })
                 }
                 Some(route) => {
-                    let api = api.clone();
-                    Box::pin(async move { Ok(api.answer(route, request, handled).await) })
+                    let mut api = api.clone();
+                    proxy.show_only_usable(&mut api.models, &admission);
+                    Box::pin(async move {
+                        let handler = pin!(api.answer(route, request, handled));
+                        let answer = instead.of_panic(handler, &counting).await;
+                        drop(admission);
+                        Ok(answer)
+                    })
                 }
             };
             answering

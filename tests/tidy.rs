@@ -45,7 +45,7 @@ fn module(path: &Path) -> String {
 
 #[test]
 fn files_are_short_and_say_what_they_are() {
-    for (path, text) in rust_files("src") {
+    for (path, text) in [rust_files("src"), rust_files("tests/hostile")].concat() {
         let lines = code(&text).lines().count();
         assert!(lines <= FILE_LINES, "{}: {lines} lines", path.display());
         let is_tests = path.file_name().is_some_and(|name| name == "tests.rs");
@@ -147,7 +147,9 @@ fn modules_import_only_what_they_may() {
                 }
             }
         }
-        let may_know_the_proxy = ["app", "worker", "proxy", "api", "demo", "explain"];
+        let may_know_the_proxy = [
+            "app", "worker", "proxy", "api", "demo", "explain", "fuzzing",
+        ];
         if !may_know_the_proxy.contains(&module.as_str()) {
             assert!(
                 !code(&text).contains("crate::proxy"),
@@ -189,6 +191,11 @@ fn the_documents_name_only_flags_and_metrics_that_exist() {
         "docs/migrating-from-vllm-router.md",
         "docs/kubernetes.md",
         "docs/logs-and-traces.md",
+        "docs/http.md",
+        "docs/tls.md",
+        "docs/access.md",
+        "docs/conformance.md",
+        "SECURITY.md",
     ] {
         let text = std::fs::read_to_string(root.join(name)).unwrap();
         let words = text.split(|c: char| !(c.is_ascii_alphanumeric() || "-_".contains(c)));
@@ -203,7 +210,15 @@ fn the_documents_name_only_flags_and_metrics_that_exist() {
                 // Flags without effect stand in a table; `--k8s-*` is a prefix.
                 let text = format!("\"{flag}");
                 let known = ["release", "bench", "help", "test", "json", "version"];
-                let of_others = ["tag", "overwrite"];
+                let of_others = [
+                    "tag",
+                    "overwrite",
+                    "locked",
+                    "quick",
+                    "cacert",
+                    "cert",
+                    "key",
+                ];
                 let exists = [&field, &text].iter().any(|name| sources.contains(*name));
                 let exists = exists || known.contains(&flag) || of_others.contains(&flag);
                 assert!(exists, "{name} names the flag --{flag}");
@@ -212,4 +227,96 @@ fn the_documents_name_only_flags_and_metrics_that_exist() {
     }
     let architecture = std::fs::read_to_string(root.join("ARCHITECTURE.md")).unwrap();
     assert!(architecture.lines().count() <= 150);
+}
+
+/// The documents for people, by their paths.
+fn documents() -> Vec<(PathBuf, String)> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut found = Vec::new();
+    for folder in [root.to_owned(), root.join("docs")] {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.extension().is_some_and(|extension| extension == "md") {
+                let text = std::fs::read_to_string(&path).unwrap();
+                found.push((path, text));
+            }
+        }
+    }
+    assert!(found.len() > 10);
+    found
+}
+
+#[test]
+fn the_tests_that_prove_a_rule_of_http_are_there() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let text = std::fs::read_to_string(root.join("docs/http.md")).unwrap();
+    let is_test = |word: &&str| {
+        let is_plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "_:".contains(c);
+        let is_a_form = word.ends_with("::") || *word == "file::test";
+        !is_a_form && word.contains("::") && word.chars().all(is_plain)
+    };
+    let mut count = 0;
+    for name in text.split('`').skip(1).step_by(2).filter(is_test) {
+        let (file, test) = name.rsplit_once("::").unwrap();
+        let file = file.replace("::", "/");
+        let beside = file.trim_end_matches("/tests");
+        let places = [
+            format!("tests/app/{file}.rs"),
+            format!("tests/hostile/{file}.rs"),
+            format!("src/{file}.rs"),
+            format!("src/{beside}.rs"),
+        ];
+        let wanted = format!("fn {test}() ");
+        let has = |place: &String| {
+            std::fs::read_to_string(root.join(place)).is_ok_and(|text| text.contains(&wanted))
+        };
+        assert!(places.iter().any(has), "there is no test {name}");
+        count += 1;
+    }
+    assert!(count > 60, "{count} tests are named");
+}
+
+/// What headings are called in links, as the usual pages of repositories have it.
+fn anchors(text: &str) -> Vec<String> {
+    let mut is_code = false;
+    let mut found = Vec::new();
+    for line in text.lines() {
+        is_code ^= line.trim_start().starts_with("```");
+        if line.starts_with('#') && !is_code {
+            let words = line.trim_start_matches('#').trim().to_lowercase();
+            let keeps = |c: &char| c.is_alphanumeric() || " -_".contains(*c);
+            found.push(
+                words
+                    .chars()
+                    .filter(keeps)
+                    .collect::<String>()
+                    .replace(' ', "-"),
+            );
+        }
+    }
+    found
+}
+
+#[test]
+fn links_lead_somewhere() {
+    for (path, text) in documents() {
+        for rest in text.split("](").skip(1) {
+            let Some((link, _)) = rest.split_once(')') else {
+                continue;
+            };
+            if link.contains("://") || link.contains(char::is_whitespace) {
+                continue;
+            }
+            let (file, anchor) = link.split_once('#').unwrap_or((link, ""));
+            let to = match file {
+                "" => path.clone(),
+                file => path.parent().unwrap().join(file),
+            };
+            let shown = path.display();
+            assert!(to.exists(), "{shown} links {link}: there is no such file");
+            let known = || anchors(&std::fs::read_to_string(&to).unwrap());
+            let is_there = anchor.is_empty() || known().iter().any(|one| one == anchor);
+            assert!(is_there, "{shown} links {link}: there is no such heading");
+        }
+    }
 }

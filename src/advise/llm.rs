@@ -126,7 +126,7 @@ impl Advisers {
             "/v1/chat/completions"
         };
         let target = self.target(server);
-        let posted = self.post(&target, (path, text), (call, None)).await;
+        let posted = self.post(&target, (path, text), call).await;
         Ok(posted?)
     }
 
@@ -171,12 +171,7 @@ impl Advisers {
         let expected = Expected::of(chosen, tokens, Some(MOST_REPLY));
         let in_flight = InFlight::take(chosen, expected, Instant::now());
         let text = chat(&model.name, prompt);
-        let bearer = self.engine_key.as_deref();
-        let posted = self.post(
-            &chosen.engine,
-            ("/v1/chat/completions", text),
-            (call, bearer),
-        );
+        let posted = self.post(&chosen.engine, ("/v1/chat/completions", text), call);
         let posted = posted.await;
         in_flight.settle(match &posted {
             Ok(_) => Outcome::Success,

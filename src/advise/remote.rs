@@ -55,7 +55,7 @@ impl Advisers {
         // The URL's own path is what is put before this one.
         let path = if url.base_path().is_empty() { "/" } else { "" };
         let target = self.target(url);
-        let body = self.post(&target, (path, text), (call, None)).await?;
+        let body = self.post(&target, (path, text), call).await?;
         let named = parse::matcher(&body)?;
         let known = |id: &String| told.iter().any(|one| one.id == *id);
         let mut ids: Vec<String> = Vec::with_capacity(named.len());

@@ -30,7 +30,7 @@ fn long_queries_are_cut_between_characters() {
 #[tokio::test]
 async fn connections_are_kept_to_few() {
     let pool = Pool::new(1, Duration::ZERO, Duration::ZERO);
-    let advisers = Advisers::new(pool, None);
+    let advisers = Advisers::new(pool);
     let url = |n: usize| EngineUrl::parse(&format!("http://a:{}", n + 1)).unwrap();
     let first = advisers.target(&url(0));
     assert_eq!(advisers.target(&url(0)).key, first.key);

@@ -3,9 +3,11 @@
 
 use std::time::{Duration, UNIX_EPOCH};
 
+use http::header::{COOKIE, PROXY_AUTHORIZATION};
 use serde_json::{Map, Value, json};
 
-use crate::config::policies::PolicyKind;
+use crate::auth;
+use crate::config::policies::{KeySource, PolicyKind};
 use crate::decisions::{Inputs, Record};
 use crate::fleet::Candidate;
 use crate::fleet::attributes::{Live, Told};
@@ -115,10 +117,25 @@ fn tier(inputs: &Inputs, page: &mut Map<String, Value>) {
     page.insert("nearer".to_owned(), Value::Object(nearer.collect()));
 }
 
+/// Whether what a session is known by is no secret.
+fn is_plain(source: &KeySource) -> bool {
+    match source {
+        KeySource::Header(name) => {
+            let is_secret = auth::credential(name) || *name == COOKIE;
+            !(is_secret || *name == PROXY_AUTHORIZATION)
+        }
+        KeySource::Cookie(_) => false,
+        KeySource::Body(_) | KeySource::Address | KeySource::Prompt => true,
+    }
+}
+
 /// The request, without a key that may be a secret.
 fn shown(inputs: &Inputs) -> Value {
     let asked = &inputs.asked;
-    let is_session = matches!(inputs.policy.spec.kind.innermost(), PolicyKind::Session(_));
+    let is_session = match inputs.policy.spec.kind.innermost() {
+        PolicyKind::Session(of) => of.keys.iter().all(is_plain),
+        _ => false,
+    };
     let key = asked.key.as_deref().map(|key| match is_session {
         true => key.to_owned(),
         false => format!("#{:016x}", hash(key.as_bytes())),

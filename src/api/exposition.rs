@@ -3,22 +3,26 @@
 //! Values live in what they describe: an engine that left the fleet is gone from
 //! the next page, which no exporter with a registry of its own can do.
 
+mod callers;
 #[cfg(feature = "kubernetes")]
 pub mod cluster;
 mod engines;
 mod models;
 mod process;
 mod smart;
+mod tls;
 
 use std::borrow::Cow;
 use std::fmt::{Display, Write as _};
 
+pub use callers::callers;
 pub(super) use engines::engines;
 pub use engines::finished;
 pub(super) use models::{models, policies};
 pub(super) use process::{Process, counts, process, refusals, workers};
 pub use smart::smart;
 pub(super) use smart::smart_policies;
+pub(super) use tls::{certificates, handshakes};
 
 use crate::fleet::{Candidate, Snapshot};
 use crate::metrics::TimeBuckets;

@@ -4,10 +4,12 @@
 //! engine. A configured model without a card gets a made one, an alias a card
 //! that names its model as `root`.
 
+use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use bytes::Bytes;
+use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
 use crate::discovery::models::Cards;
@@ -50,6 +52,37 @@ pub fn list(snapshot: &Snapshot, cards: &Cards) -> Bytes {
             .map(|(alias, model)| made(alias, model)),
     );
     Bytes::from(format!(r#"{{"object":"list","data":[{}]}}"#, all.join(",")))
+}
+
+/// The same list with those models alone.
+#[must_use]
+pub fn only(list: &[u8], may: impl Fn(&str) -> bool) -> Bytes {
+    #[derive(serde::Deserialize)]
+    struct List<'a> {
+        #[serde(borrow)]
+        data: Vec<&'a RawValue>,
+    }
+    #[derive(serde::Deserialize)]
+    struct Card<'a> {
+        #[serde(borrow)]
+        id: Cow<'a, str>,
+    }
+    // It is our own, so it can be read.
+    let all =
+        serde_json::from_slice::<List<'_>>(list).map_or_else(|_| Vec::new(), |list| list.data);
+    let is_usable = |card: &&RawValue| {
+        let card = serde_json::from_str::<Card<'_>>(card.get());
+        card.is_ok_and(|card| may(&card.id))
+    };
+    let usable: Vec<&str> = all
+        .into_iter()
+        .filter(is_usable)
+        .map(RawValue::get)
+        .collect();
+    Bytes::from(format!(
+        r#"{{"object":"list","data":[{}]}}"#,
+        usable.join(",")
+    ))
 }
 
 /// The fleet, for `GET /engines`; `rates` are each engine's over that `window`.
@@ -151,7 +184,6 @@ mod tests {
     use crate::config::Settings;
     use crate::discovery::models::Card;
     use crate::fleet::testing::{fleet, spec};
-    use serde_json::value::RawValue;
 
     #[test]
     fn cards_are_kept_whole_and_missing_ones_made() {

@@ -15,6 +15,8 @@ use crate::fleet::gate::Places;
 use crate::fleet::stats::Windows;
 use crate::metrics::{ModelMetrics, ModelRegistry, ProcessMetrics, WorkerMetrics};
 use crate::proxy::error::Refusals;
+use crate::tls::Tls;
+use crate::upstream::Secure;
 
 /// What the page is made from and what no snapshot has.
 #[derive(Debug)]
@@ -26,6 +28,10 @@ pub struct Sources {
     pub places: Places,
     /// What each worker tells of itself.
     pub workers: Arc<[WorkerMetrics]>,
+    /// TLS of the public listener, if there is any.
+    pub tls: Option<Arc<Tls>>,
+    /// How engines that speak TLS are spoken to.
+    pub secure: Arc<Secure>,
     /// Requests that got an error of ours.
     pub refusals: Arc<Refusals>,
 }
@@ -40,8 +46,23 @@ impl Sources {
             process: Process::this(),
             workers: (0..workers).map(|_| WorkerMetrics::default()).collect(),
             refusals: Arc::default(),
+            tls: None,
+            secure: Arc::default(),
             places: Places::default(),
         }
+    }
+
+    /// Looks after certificates, if there are any: the listener's, and what
+    /// engines are shown.
+    pub async fn watch_certificates(&self) {
+        let counts = &self.metrics.tls;
+        let of_listener = async {
+            match &self.tls {
+                Some(tls) => crate::tls::watching::run(tls, counts).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::join!(of_listener, self.secure.watch(counts));
     }
 
     /// Appends the page, but for what the control thread tells of itself.
@@ -65,6 +86,15 @@ impl Sources {
         compatible::engines(text, &engines, &rates);
         compatible::work(text, &engines);
         exposition::workers(text, &self.workers);
+        let counts = &self.metrics.tls;
+        let of_listener = self.tls.iter().flat_map(|tls| tls.expiries());
+        let expiries: Vec<_> = of_listener.chain(self.secure.expiries()).collect();
+        if self.tls.is_some() || !expiries.is_empty() {
+            exposition::certificates(text, &expiries, counts);
+        }
+        if self.tls.is_some() {
+            exposition::handshakes(text, counts);
+        }
         exposition::process(text, &self.process);
     }
 }

@@ -10,20 +10,26 @@ use arc_swap::ArcSwap;
 
 use crate::api::Api;
 use crate::config::Bounds;
+use crate::config::forwarded::TrustedProxies;
 use crate::fleet::Snapshot;
 use crate::metrics::WorkerMetrics;
 use crate::proxy::ProxySettings;
 use crate::report::Outlets;
+use crate::tls::Tls;
+use crate::upstream::Secure;
 use crate::{net, worker};
 
 /// What all workers are made from.
 pub(super) struct WorkerTemplate {
     pub(super) published: Arc<ArcSwap<Snapshot>>,
     pub(super) settings: ProxySettings,
+    pub(super) tls: Option<Arc<Tls>>,
     pub(super) outlets: Outlets,
     pub(super) bounds: Bounds,
+    pub(super) trusted: Arc<TrustedProxies>,
     pub(super) root_path: Arc<str>,
     pub(super) api: Api,
+    pub(super) secure: Arc<Secure>,
     pub(super) told: Arc<[WorkerMetrics]>,
 }
 
@@ -45,10 +51,13 @@ pub(super) fn start_workers(
             listener: net::share(listener)?,
             published: Arc::clone(&template.published),
             settings: template.settings.clone(),
+            tls: template.tls.clone(),
             outlets: template.outlets.clone(),
             bounds: template.bounds.clone(),
+            trusted: Arc::clone(&template.trusted),
             root_path: Arc::clone(&template.root_path),
             api: template.api.clone(),
+            secure: Arc::clone(&template.secure),
             open: Arc::clone(&open),
             told: Arc::clone(&template.told),
         };

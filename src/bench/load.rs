@@ -88,7 +88,6 @@ impl Load {
         let get = Get {
             path: "/metrics",
             json: None,
-            bearer: None,
             within: PAGE.0,
             most: PAGE.1,
         };

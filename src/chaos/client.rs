@@ -9,11 +9,13 @@ use std::time::{Duration, Instant};
 
 use anyhow::anyhow;
 use fastrand::Rng;
+use http::Version;
 use tokio::time::timeout;
 
+use super::line::Line;
 use super::report::Tally;
 use super::verify::{self, Events, Wrong};
-use super::wire::{Head, Piece, Wire};
+use super::wire::{Head, Piece};
 
 /// No request takes longer: the proxy's deadlines are far shorter.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -21,6 +23,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const REFUSED: Duration = Duration::from_millis(10);
 /// Tokens of an answer at most, where there are few clients.
 const TOKENS: usize = 64;
+/// Of so many clients, one speaks HTTP/2.
+const HTTP2: usize = 4;
 /// Bytes of a prompt at most.
 const PROMPT: usize = 4000;
 
@@ -145,7 +149,7 @@ impl Ask {
         }
     }
 
-    fn bytes(&self, rng: &mut Rng) -> Vec<u8> {
+    fn body(&self, rng: &mut Rng) -> String {
         let Self { tokens, stream, .. } = self;
         let usage = if self.stream && self.usage {
             r#""stream_options":{"include_usage":true},"#
@@ -153,17 +157,10 @@ impl Ask {
             ""
         };
         let prompt = "chaos ".repeat(rng.usize(1..PROMPT / 6));
-        let body = format!(
+        format!(
             r#"{{"model":"{}","stream":{stream},{usage}"max_tokens":{tokens},"messages":[{{"role":"user","content":"{prompt}"}}]}}"#,
             super::MODEL
-        );
-        let head = format!(
-            "POST /v1/chat/completions HTTP/1.1\r\nhost: chaos\r\nx-request-id: {}\r\n\
-             content-type: application/json\r\ncontent-length: {}\r\n\r\n",
-            self.id,
-            body.len()
-        );
-        (head + &body).into_bytes()
+        )
     }
 }
 
@@ -173,7 +170,7 @@ struct Client {
     number: usize,
     rng: Rng,
     /// Kept while its answers end properly.
-    wire: Option<Wire>,
+    wire: Option<Line>,
     tally: Tally,
     began: Instant,
 }
@@ -206,11 +203,10 @@ impl Client {
     async fn one(&mut self, ask: &Ask) -> Result<(), Wrong> {
         let mut wire = match self.wire.take() {
             Some(wire) => wire,
-            None => (Wire::connect(self.orders.address).await)
+            None => (Line::connect(self.orders.address, self.version()).await)
                 .map_err(|error| format!("cannot connect: {error}"))?,
         };
-        let request = ask.bytes(&mut self.rng);
-        let sent = wire.send(&request).await;
+        let sent = wire.ask(&ask.id, ask.body(&mut self.rng)).await;
         sent.map_err(|error| format!("cannot send: {error}"))?;
         self.tally.sent += 1;
         let head = match ask.leaves {
@@ -233,12 +229,20 @@ impl Client {
             let surplus = String::from_utf8_lossy(wire.surplus()).into_owned();
             return Err(format!("bytes after the answer's end: {surplus}"));
         }
-        self.wire = (is_whole && !head.closes()).then_some(wire);
+        self.wire = wire.is_kept(&head, is_whole).then_some(wire);
         Ok(())
     }
 
+    fn version(&self) -> Version {
+        if self.number % HTTP2 == HTTP2 - 1 {
+            Version::HTTP_2
+        } else {
+            Version::HTTP_11
+        }
+    }
+
     /// Reads what follows a head; true when it is whole.
-    async fn answer(&mut self, ask: &Ask, head: &Head, wire: &mut Wire) -> Result<bool, Wrong> {
+    async fn answer(&mut self, ask: &Ask, head: &Head, wire: &mut Line) -> Result<bool, Wrong> {
         if head.status == 200 && ask.stream {
             return self.stream(ask, head, wire).await;
         }
@@ -263,7 +267,7 @@ impl Client {
         Ok(is_whole)
     }
 
-    async fn stream(&mut self, ask: &Ask, head: &Head, wire: &mut Wire) -> Result<bool, Wrong> {
+    async fn stream(&mut self, ask: &Ask, head: &Head, wire: &mut Line) -> Result<bool, Wrong> {
         let kind = head.field("content-type").unwrap_or("");
         if !kind.starts_with("text/event-stream") {
             return Err(format!("a stream of {kind}"));

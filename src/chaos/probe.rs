@@ -93,6 +93,18 @@ impl Page {
         gauges.map(|(_, value)| count(value.abs())).sum()
     }
 
+    /// The sum of a family's series.
+    pub(super) fn sum(&self, family: &str) -> u64 {
+        self.of(family).map(|(_, value)| count(value)).sum()
+    }
+
+    /// A series without labels.
+    pub(super) fn single(&self, name: &str) -> u64 {
+        let mut lines = self.0.lines();
+        let value = lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        value.map_or(0, |value| count(value.parse().unwrap_or(0.0)))
+    }
+
     /// Requests that the proxy has counted, by status.
     pub(super) fn counted(&self) -> BTreeMap<String, u64> {
         let mut counted = BTreeMap::new();
@@ -123,6 +135,12 @@ pub(super) fn resident() -> anyhow::Result<u64> {
     Ok(number.context("no VmRSS in /proc/self/status")?.parse()?)
 }
 
+/// Descriptors that this process has open.
+pub(super) fn descriptors() -> anyhow::Result<u64> {
+    let open = std::fs::read_dir("/proc/self/fd")?.count();
+    Ok(u64::try_from(open)?)
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -137,12 +155,17 @@ mod tests {
              pilotfish_requests_total{model=\"n\",status=\"200\"} 2\n\
              pilotfish_requests_total{model=\"m\",status=\"499\"} 1\n\
              pilotfish_requests_in_flight{model=\"m\"} 3\n\
-             pilotfish_engine_in_flight{engine=\"http://a\"} 2\n"
+             pilotfish_engine_in_flight{engine=\"http://a\"} 2\n\
+             pilotfish_worker_tasks{worker=\"0\"} 4\n\
+             pilotfish_worker_tasks{worker=\"1\"} 5\n\
+             pilotfish_config_reloads_total 6\n"
                 .to_owned(),
         );
         let counted = BTreeMap::from([("200".to_owned(), 9), ("499".to_owned(), 1)]);
         assert_eq!((page.counted(), page.in_flight()), (counted, 5));
-        assert!(resident().unwrap() > 100);
+        assert_eq!(page.sum("pilotfish_worker_tasks"), 9);
+        assert_eq!(page.single("pilotfish_config_reloads_total"), 6);
+        assert!(resident().unwrap() > 100 && descriptors().unwrap() > 2);
     }
 
     #[test]

@@ -5,6 +5,9 @@ use std::fmt::Write as _;
 
 use serde::Serialize;
 
+use super::slope::{Slope, median};
+use super::watcher::Sample;
+
 /// Violations that are described.
 const DESCRIBED: usize = 10;
 /// Characters of a description.
@@ -113,6 +116,14 @@ pub struct Report {
     pub recovered_after: f64,
     /// Memory before and after.
     pub memory: Memory,
+    /// Panics of any thread.
+    pub panics: u64,
+    /// Configurations put in force while it ran, and refused.
+    pub reloads: (u64, u64),
+    /// How it was, second by second.
+    pub samples: Vec<Sample>,
+    /// What grew; empty where the run was too short to tell.
+    pub slopes: Vec<Slope>,
 }
 
 impl Report {
@@ -141,7 +152,7 @@ impl Report {
     }
 
     /// Each invariant, whether it held, and its figures.
-    fn invariants(&self) -> [(&'static str, bool, String); 5] {
+    fn invariants(&self) -> [(&'static str, bool, String); 8] {
         let Memory {
             before_kib,
             after_kib,
@@ -153,6 +164,9 @@ impl Report {
             self.untrusted.join(", ")
         };
         let violations = self.answers.violations;
+        let (reloads, refused) = self.reloads;
+        let grown = self.slopes.iter().filter(|slope| !slope.is_flat());
+        let grown: Vec<_> = grown.map(|slope| slope.what).collect();
         [
             (
                 "every byte as it must be",
@@ -178,6 +192,25 @@ impl Report {
                 "memory",
                 after_kib <= allowed,
                 format!("{before_kib} KiB before, {after_kib} after, {allowed} allowed"),
+            ),
+            (
+                "no panic",
+                self.panics == 0,
+                format!("{} panics", self.panics),
+            ),
+            (
+                "every configuration taken",
+                refused == 0 && (reloads > 0 || self.samples.len() < 10),
+                format!("{reloads} put in force, {refused} refused"),
+            ),
+            (
+                "nothing grows",
+                grown.is_empty(),
+                match (self.slopes.is_empty(), grown.is_empty()) {
+                    (true, _) => "too short to tell".to_owned(),
+                    (_, true) => "slopes within noise".to_owned(),
+                    _ => grown.join(", "),
+                },
             ),
         ]
     }
@@ -225,10 +258,55 @@ impl Report {
             // Writing to a String cannot fail.
             let _ = writeln!(out, "  {name:<28}{word:>8}   {figures}");
         }
+        self.flatness(&mut out);
         for violation in &answers.described {
             let _ = writeln!(out, "\n  {violation}");
         }
         out
+    }
+}
+
+impl Report {
+    /// How it was minute by minute, and what grew.
+    fn flatness(&self, out: &mut String) {
+        if self.slopes.is_empty() {
+            return;
+        }
+        out.push_str("\nminute  requests/s  memory KiB  descriptors  tasks\n");
+        let minute = |sample: &Sample| sample.at.div_euclid(60.0);
+        let mut before = 0;
+        for part in self
+            .samples
+            .chunk_by(|one, next| minute(one) == minute(next))
+        {
+            let last = &part[part.len() - 1];
+            let of = |read: fn(&Sample) -> u64| median(part.iter().map(read));
+            let asked = last.requests - before;
+            before = last.requests;
+            // Writing to a String cannot fail.
+            let _ = writeln!(
+                out,
+                "{:>6.0}{:>12}{:>12.0}{:>13.0}{:>7.0}",
+                minute(last) + 1.0,
+                asked / u64::try_from(part.len()).unwrap_or(1),
+                of(|sample| sample.resident_kib),
+                of(|sample| sample.descriptors),
+                of(|sample| sample.tasks)
+            );
+        }
+        out.push_str("\nfigure            median    growth/h     noise/h   grown  allowed\n");
+        for slope in &self.slopes {
+            let _ = writeln!(
+                out,
+                "{:<14}{:>10.0}{:>12.1}{:>12.1}{:>8.1}{:>9.1}",
+                slope.what,
+                slope.median,
+                slope.per_hour,
+                slope.noise_per_hour,
+                slope.grown,
+                slope.allowed
+            );
+        }
     }
 }
 
@@ -243,6 +321,17 @@ fn section(out: &mut String, title: &str, rows: &[(String, u64)]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn slope(grown: f64) -> Slope {
+        Slope {
+            what: "tasks",
+            median: 20.0,
+            per_hour: grown,
+            noise_per_hour: 200.0,
+            grown,
+            allowed: 200.0,
+        }
+    }
 
     fn good() -> Report {
         Report {
@@ -269,13 +358,17 @@ mod tests {
                 before_kib: 20_000,
                 after_kib: 26_000,
             },
+            panics: 0,
+            reloads: (3, 0),
+            samples: Vec::new(),
+            slopes: vec![slope(100.0)],
         }
     }
 
     #[test]
     fn each_invariant_alone_makes_a_run_bad() {
         assert!(good().is_good(), "{}", good().table());
-        let breaks: [fn(&mut Report); 6] = [
+        let breaks: [fn(&mut Report); 9] = [
             |report| report.answers.violated("x".repeat(10_000)),
             |report| report.answers.sent += 1,
             |report| {
@@ -285,6 +378,9 @@ mod tests {
             |report| report.in_flight = 1,
             |report| report.untrusted.push("http://x".to_owned()),
             |report| report.memory.after_kib = 26_097,
+            |report| report.panics = 1,
+            |report| report.reloads.1 = 1,
+            |report| report.slopes.push(slope(201.0)),
         ];
         for (at, breaks) in breaks.iter().enumerate() {
             let mut report = good();

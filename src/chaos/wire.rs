@@ -59,6 +59,10 @@ pub(super) enum Piece {
 pub(super) type Bad = String;
 
 impl Head {
+    pub(super) fn new(status: u16, fields: Vec<(String, String)>) -> Self {
+        Self { status, fields }
+    }
+
     pub(super) fn field(&self, name: &str) -> Option<&str> {
         let mut fields = self.fields.iter();
         let found = fields.find(|(known, _)| known.eq_ignore_ascii_case(name));
@@ -208,10 +212,7 @@ fn parse(buffer: &[u8]) -> Result<Option<(Head, usize)>, Bad> {
         let value = String::from_utf8_lossy(field.value).into_owned();
         (field.name.to_owned(), value)
     });
-    let head = Head {
-        status: response.code.unwrap_or(0),
-        fields: fields.collect(),
-    };
+    let head = Head::new(response.code.unwrap_or(0), fields.collect());
     Ok(Some((head, length)))
 }
 

@@ -5,11 +5,13 @@ mod table;
 
 use std::ffi::OsStr;
 use std::io::{self, IsTerminal as _, Write as _};
+use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use clap::Args;
 use serde_json::Value;
 
+use crate::config::auth::Secret;
 use crate::config::duration;
 use sidecar::Sidecar;
 use table::Look;
@@ -32,6 +34,10 @@ pub struct EnginesArgs {
     /// has one.
     #[arg(value_name = "URL", default_value = "http://127.0.0.1:8001")]
     url: String,
+    /// A file with the API key, where the sidecar asks for one
+    /// [default: the variable PILOTFISH_API_KEY].
+    #[arg(long, value_name = "FILE")]
+    api_key_file: Option<PathBuf>,
     /// The sidecar's own document instead of a table.
     #[arg(long)]
     json: bool,
@@ -67,7 +73,7 @@ impl EnginesArgs {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build_local(tokio::runtime::LocalOptions::default())?;
-        let sidecar = Sidecar::new(&self.url)?;
+        let sidecar = Sidecar::new(&self.url, self.key()?)?;
         let told = match self.watch {
             None => runtime.block_on(self.once(&sidecar)),
             Some(every) => runtime.block_on(self.again(&sidecar, every.max(MOST_OFTEN))),
@@ -80,6 +86,19 @@ impl EnginesArgs {
                 _ => Err(error),
             }
         })
+    }
+
+    fn key(&self) -> anyhow::Result<Option<Secret>> {
+        let text = std::env::var("PILOTFISH_API_KEY").unwrap_or_default();
+        match &self.api_key_file {
+            Some(file) => Ok(Some(
+                Secret::read(file).map_err(|problem| anyhow::anyhow!("{problem}"))?,
+            )),
+            None if text.is_empty() => Ok(None),
+            None => Secret::new(&text)
+                .map(Some)
+                .map_err(|why| anyhow::anyhow!("PILOTFISH_API_KEY {why}")),
+        }
     }
 
     async fn once(&self, sidecar: &Sidecar) -> anyhow::Result<()> {

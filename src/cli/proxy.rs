@@ -1,25 +1,28 @@
 //! The proxy's flags, and the configuration that they and the file mean.
 
+mod bounds;
 mod cluster;
 mod monitoring;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs as _};
-use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
 
+use super::auth::{self, AuthArgs};
+use super::engine_tls::EngineTlsArgs;
+use super::forwarded::ForwardedArgs;
 use super::ignored::Given;
 use super::locality::{self, LocalityArgs};
+use super::tls::TlsArgs;
 use crate::config::dynamic::{DynamicFile, LimitsEntry, RetryEntry, TimeoutsEntry};
 use crate::config::problem::{Problem, Problems};
 use crate::config::resolve::overlay;
 use crate::config::validate::{Format, Loaded, load};
-use crate::config::{
-    Bounds, Config, DrainSettings, DynamicSource, Seconds, default_workers, duration,
-};
+use crate::config::{Bounds, Config, DrainSettings, DynamicSource, Seconds, default_workers};
 use crate::registry::store::Kept;
+use bounds::BoundsArgs;
 use cluster::ClusterArgs;
 use monitoring::MonitoringArgs;
 
@@ -70,15 +73,27 @@ pub struct ProxyArgs {
     /// Who gets a request.
     #[command(flatten)]
     pub routing: RoutingArgs,
+    /// How engines that speak TLS are spoken to.
+    #[command(flatten)]
+    pub engine_tls: EngineTlsArgs,
     /// What is watched.
     #[command(flatten)]
     pub monitoring: MonitoringArgs,
     /// The file.
     #[command(flatten)]
     pub dynamic: DynamicArgs,
+    /// Who may call.
+    #[command(flatten)]
+    pub auth: AuthArgs,
     /// Bounds and deadlines.
     #[command(flatten)]
     pub bounds: BoundsArgs,
+    /// The proxies before us.
+    #[command(flatten)]
+    pub forwarded: ForwardedArgs,
+    /// TLS.
+    #[command(flatten)]
+    pub tls: TlsArgs,
     /// What means nothing here.
     #[command(flatten)]
     pub given: Given,
@@ -161,57 +176,6 @@ pub struct DynamicArgs {
     pub dynamic_config_yaml: Option<PathBuf>,
 }
 
-/// Bounds and deadlines.
-#[derive(Debug, Args)]
-#[command(next_help_heading = "Bounds and deadlines (250ms, 30s, 5m, or seconds)")]
-pub struct BoundsArgs {
-    /// Client connections at once; when full, the longest idle make room.
-    #[arg(long, value_name = "N", default_value = "65536")]
-    pub max_connections: NonZeroUsize,
-    /// Bytes of a request body held until it can be routed [default: 32 MiB].
-    #[arg(long, value_name = "BYTES")]
-    pub max_peek_bytes: Option<usize>,
-    /// Bytes of a request body kept for a retry [default: 1 MiB].
-    #[arg(long, value_name = "BYTES")]
-    pub max_replay_bytes: Option<usize>,
-    /// Requests in flight; beyond it they wait, or get a 429 [default: no limit].
-    #[arg(long, value_name = "COUNT")]
-    pub max_in_flight: Option<u32>,
-    /// Requests that may wait for a place [default: 0].
-    #[arg(long, value_name = "COUNT")]
-    pub queue_size: Option<u32>,
-    /// How long each may wait [default: 30s].
-    #[arg(long, value_name = "DURATION", value_parser = duration)]
-    pub queue_timeout: Option<Duration>,
-    /// Connecting to an engine [default: 2s].
-    #[arg(long, value_name = "DURATION", value_parser = duration)]
-    pub connect_timeout: Option<Duration>,
-    /// Waiting for the head of an engine's answer [default: 300s].
-    #[arg(long, value_name = "DURATION", value_parser = duration)]
-    pub engine_head_timeout: Option<Duration>,
-    /// Waiting for the first piece of an answer [default: none].
-    #[arg(long, value_name = "DURATION", value_parser = duration)]
-    pub first_token_timeout: Option<Duration>,
-    /// A whole request, and the most that one may ask for itself [default: none].
-    #[arg(long, value_name = "DURATION", value_parser = duration)]
-    pub total_timeout: Option<Duration>,
-    /// Silence of an engine within an answer [default: 300s].
-    #[arg(long, value_name = "DURATION", value_parser = duration)]
-    pub engine_idle_timeout: Option<Duration>,
-    /// A client's request head [default: 10s].
-    #[arg(long, value_name = "DURATION", value_parser = duration)]
-    pub client_head_timeout: Option<Duration>,
-    /// Silence of a client within a request body [default: 30s].
-    #[arg(long, value_name = "DURATION", value_parser = duration)]
-    pub client_body_timeout: Option<Duration>,
-    /// After SIGTERM: go on accepting, with readiness failing.
-    #[arg(long, value_name = "DURATION", default_value = "2s", value_parser = duration)]
-    pub drain_settle: Duration,
-    /// After that: let open streams finish.
-    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = duration)]
-    pub drain_timeout: Duration,
-}
-
 impl ProxyArgs {
     /// The configuration that flags and file mean together.
     ///
@@ -226,6 +190,7 @@ impl ProxyArgs {
         let (true, Ok(traces), Ok(locality)) = (list.is_empty(), traces, locality) else {
             return Err(Problems { of, list });
         };
+        let auth = self.auth.settings()?;
         let flags = self.keys();
         let file = self.dynamic.load()?;
         let (keys, of) = match &file {
@@ -243,11 +208,13 @@ impl ProxyArgs {
         for one in &resolved.set_aside {
             tracing::error!(uri = one.uri, "a registered policy is set aside: {one}");
         }
+        let (tls, of_tls) = self.tls.resolve()?;
         let warning = locality::warning(&resolved.settings, &locality);
         let config = Config {
             locality,
             listen: SocketAddr::new(self.host, self.port),
             admin: (self.admin_port).map(|port| SocketAddr::new(self.admin_host, port)),
+            tls,
             root_path: self.root_path.clone(),
             workers: self.workers.unwrap_or_else(default_workers).clamp(1, 64),
             settings: resolved.settings,
@@ -265,13 +232,14 @@ impl ProxyArgs {
             stats: self.monitoring.stats(),
             access_log: self.monitoring.access_log(),
             traces,
-            engine_key: std::env::var("VLLM_API_KEY")
-                .ok()
-                .filter(|key| !key.is_empty()),
+            engine_tls: self.engine_tls.settings(),
+            auth,
             aios_compat_errors: self.aios_compat_errors,
+            trusted_proxies: self.forwarded.trusted_proxies.clone().unwrap_or_default(),
         };
         let warnings = self.given.warnings().chain(resolved.warnings);
-        let warnings = warnings.chain(warning).collect();
+        let warnings = warnings.chain(warning).chain(auth::warnings(&config));
+        let warnings = warnings.chain(of_tls).collect();
         Ok(Launch {
             config,
             warnings,

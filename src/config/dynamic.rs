@@ -209,7 +209,7 @@ fn model_map() -> Value {
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct EngineEntry {
-    /// `http://HOST[:PORT][/PATH]`.
+    /// `http://HOST[:PORT][/PATH]`, or `https://...`.
     pub url: String,
     /// The models that it serves; left out, it is asked for them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -249,6 +249,15 @@ pub struct EngineEntry {
     /// Whether it is to finish what it has, and to get nothing new.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub draining: bool,
+    /// The variable of the environment that holds its key, which it is sent in
+    /// place of the client's. Not together with `api_key_file`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String")]
+    pub api_key_env: Option<String>,
+    /// The file that holds its key, read again when it changes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String")]
+    pub api_key_file: Option<String>,
 }
 
 /// Levels of privacy, in their order.

@@ -3,7 +3,7 @@
 
 use serde_json::{Map, Value};
 
-use super::problem::Problem;
+use super::problem::{Problem, masked};
 
 /// Splits a list at its commas; empty items are nothing.
 pub(super) fn items(list: &str) -> Vec<&str> {
@@ -19,7 +19,10 @@ pub(super) fn flatten(tree: &mut Map<String, Value>) -> Vec<Problem> {
     let mut problems = Vec::new();
     let mut plain = |path: String, text: &str, forbidden: &[char]| {
         if text.contains(forbidden) || text.is_empty() {
-            let message = format!("{text:?} cannot stand in this form; use `engines` or `aliases`");
+            let message = format!(
+                "{:?} cannot stand in this form; use `engines` or `aliases`",
+                masked(text)
+            );
             problems.push(Problem::at(path, message));
         }
     };

@@ -68,10 +68,31 @@ impl fmt::Display for Problems {
     }
 }
 
+/// A text as a message shows it: without what stands before the host of a URL, which
+/// may be a password.
+#[must_use]
+pub fn masked(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find("//") {
+        let (before, after) = rest.split_at(at + 2);
+        shown.push_str(before);
+        let end = after.find(|c: char| matches!(c, '/' | ',' | '"') || c.is_whitespace());
+        let authority = &after[..end.unwrap_or(after.len())];
+        rest = after;
+        if let Some(user) = authority.rfind('@') {
+            shown.push_str("***");
+            rest = &after[user..];
+        }
+    }
+    shown.push_str(rest);
+    shown
+}
+
 /// A value as a message shows it: its JSON, cut.
 #[must_use]
 pub fn shown(value: &serde_json::Value) -> String {
-    let text = value.to_string();
+    let text = masked(&value.to_string());
     match text.char_indices().nth(SHOWN) {
         None => text,
         Some((at, _)) => format!("{}…", &text[..at]),
@@ -98,6 +119,22 @@ mod tests {
         assert_eq!(nearest("engine", known), Some("engines"));
         assert_eq!(nearest("routing-logic", known), Some("routing_logic"));
         assert_eq!(nearest("something", known), None);
+    }
+
+    #[test]
+    fn passwords_in_urls_are_not_shown() {
+        for (text, expected) in [
+            ("http://u:p@h/x@y", "http://***@h/x@y"),
+            ("http://h/x@y", "http://h/x@y"),
+            ("http://a:b@c@d, https://e@f", "http://***@d, https://***@f"),
+            (r#"["//u@","x"]"#, r#"["//***@","x"]"#),
+            ("a@b", "a@b"),
+            ("////", "////"),
+            ("", ""),
+        ] {
+            assert_eq!(masked(text), expected);
+        }
+        assert_eq!(shown(&"http://u:p@h".into()), "\"http://***@h\"");
     }
 
     #[test]

@@ -5,6 +5,8 @@ use std::sync::Arc;
 use http::HeaderValue;
 use http::uri::{Scheme, Uri};
 
+use super::problem::masked;
+
 /// An engine's URL: the text as the user wrote it, and its parts. Cheap to clone.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EngineUrl(Arc<Parts>);
@@ -12,6 +14,7 @@ pub struct EngineUrl(Arc<Parts>);
 #[derive(Debug, PartialEq, Eq)]
 struct Parts {
     text: String,
+    is_tls: bool,
     host: String,
     port: u16,
     authority: HeaderValue,
@@ -20,7 +23,7 @@ struct Parts {
 
 /// Why a text is no engine URL.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[error("engine URL '{text}': {problem}; expected http://HOST[:PORT][/PATH]")]
+#[error("engine URL '{text}': {problem}; expected http[s]://HOST[:PORT][/PATH]")]
 pub struct UrlError {
     text: String,
     problem: &'static str,
@@ -35,24 +38,21 @@ impl UrlError {
 }
 
 impl EngineUrl {
-    /// Reads `http://HOST[:PORT][/PATH]`.
+    /// Reads `http://HOST[:PORT][/PATH]`, or `https://...`.
     ///
     /// # Errors
-    /// Says what is wrong with the text. `https` is refused: engines are
-    /// spoken to in clear text.
+    /// Says what is wrong with the text.
     pub fn parse(text: &str) -> Result<Self, UrlError> {
         let fail = |problem| UrlError {
-            text: text.to_owned(),
+            text: masked(text),
             problem,
         };
         let uri: Uri = text.parse().map_err(|_| fail("not a URL"))?;
-        match uri.scheme() {
-            Some(scheme) if *scheme == Scheme::HTTP => {}
-            Some(scheme) if *scheme == Scheme::HTTPS => {
-                return Err(fail("TLS to engines is not supported"));
-            }
-            _ => return Err(fail("the scheme must be http")),
-        }
+        let is_tls = match uri.scheme() {
+            Some(scheme) if *scheme == Scheme::HTTP => false,
+            Some(scheme) if *scheme == Scheme::HTTPS => true,
+            _ => return Err(fail("the scheme must be http or https")),
+        };
         let authority = uri.authority().ok_or_else(|| fail("no host"))?;
         if authority.as_str().contains('@') {
             return Err(fail("user names in URLs are not supported"));
@@ -70,8 +70,11 @@ impl EngineUrl {
         let host = authority.host().trim_matches(['[', ']']).to_owned();
         Ok(Self(Arc::new(Parts {
             text: text.to_owned(),
+            is_tls,
             host,
-            port: authority.port_u16().unwrap_or(80),
+            port: authority
+                .port_u16()
+                .unwrap_or(if is_tls { 443 } else { 80 }),
             authority: HeaderValue::from_str(authority.as_str()).map_err(|_| fail("bad host"))?,
             base_path: uri.path().trim_end_matches('/').to_owned(),
         })))
@@ -81,6 +84,12 @@ impl EngineUrl {
     #[must_use]
     pub fn text(&self) -> &str {
         &self.0.text
+    }
+
+    /// Whether it speaks TLS.
+    #[must_use]
+    pub fn is_tls(&self) -> bool {
+        self.0.is_tls
     }
 
     /// Name or address to connect to, without brackets.
@@ -119,9 +128,12 @@ mod tests {
             ("http://a:8000/", "a", 8000, "a:8000", ""),
             ("http://[::1]:9", "::1", 9, "[::1]:9", ""),
             ("http://a:1/x/y/", "a", 1, "a:1", "/x/y"),
+            ("https://a/v", "a", 443, "a", "/v"),
+            ("https://a:8443", "a", 8443, "a:8443", ""),
         ] {
             let url = EngineUrl::parse(text).unwrap();
             assert_eq!((url.text(), url.host(), url.port()), (text, host, port));
+            assert_eq!(url.is_tls(), text.starts_with("https"));
             assert_eq!(url.authority(), authority);
             assert_eq!(url.base_path(), base);
         }
@@ -132,7 +144,7 @@ mod tests {
         for (text, problem) in [
             ("", "not a URL"),
             ("a:8000", "scheme"),
-            ("https://a", "TLS"),
+            ("ftp://a", "scheme"),
             ("http://u@a", "user names"),
             ("http://a/?x=1", "query"),
             ("http://a:80800", "bad port"),

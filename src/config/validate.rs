@@ -77,6 +77,14 @@ pub fn load(path: &Path, format: Format) -> Result<Loaded, Problems> {
 /// # Errors
 /// When there is no such file, or it is no file, or too large.
 pub fn read(path: &Path) -> Result<Vec<u8>, Vec<Problem>> {
+    read_at_most(path, MAX_FILE)
+}
+
+/// The same of another file, of so many bytes at most.
+///
+/// # Errors
+/// As [`read`].
+pub fn read_at_most(path: &Path, most: u64) -> Result<Vec<u8>, Vec<Problem>> {
     let fail = |message: String| vec![Problem::at("", message)];
     let failed = |e: std::io::Error| fail(format!("cannot read the file: {e}"));
     // Opening a pipe would wait for who writes to it.
@@ -89,19 +97,26 @@ pub fn read(path: &Path) -> Result<Vec<u8>, Vec<Problem>> {
     if !kind.is_file() {
         return Err(fail("is no file".to_owned()));
     }
-    if kind.len() > MAX_FILE {
+    if kind.len() > most {
         return Err(fail(format!(
-            "has {} bytes; at most {MAX_FILE} are read",
+            "has {} bytes; at most {most} are read",
             kind.len()
         )));
     }
     let mut bytes = Vec::new();
-    let most = MAX_FILE + 1;
-    file.take(most).read_to_end(&mut bytes).map_err(failed)?;
-    if bytes.len() as u64 == most {
-        return Err(fail(format!("has more than {MAX_FILE} bytes")));
+    file.take(most + 1)
+        .read_to_end(&mut bytes)
+        .map_err(failed)?;
+    if bytes.len() as u64 > most {
+        return Err(fail(format!("has more than {most} bytes")));
     }
     Ok(bytes)
+}
+
+/// Any JSON document without duplicate keys.
+pub(super) fn document(text: &str) -> Result<Value, serde_json::Error> {
+    let Tree(tree) = serde_json::from_str(text)?;
+    Ok(tree)
 }
 
 /// The keys that a file's bytes mean.

@@ -65,7 +65,7 @@ impl FileWatch {
             Ok(watcher)
         });
         if let Err(error) = &watcher {
-            tracing::warn!(%error, "no file events: the dynamic file is polled every {POLL:?}");
+            tracing::warn!(%error, "no file events: {} is polled every {POLL:?}", path.display());
         }
         Self {
             stirred,

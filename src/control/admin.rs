@@ -1,22 +1,26 @@
 //! The admin listener: for those who run us, on an address of its own.
 
+use std::cell::Cell;
 use std::convert::Infallible;
 use std::net::{SocketAddr, TcpListener as StdListener};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use http::header::{HeaderValue, WWW_AUTHENTICATE};
 use http::request::Parts;
-use http::{Method, Request, StatusCode};
-use hyper::body::Incoming;
+use http::{Method, StatusCode};
 use serde_json::Value;
 
+use super::secrets::AdminToken;
 use super::{Control, feedback, policies};
-use crate::api::{Answer, Page, decisions, finish};
+use crate::api::{Answer, Page, decisions, finish, refuse, unseen};
+use crate::auth::Token;
 use crate::config::Timeouts;
+use crate::config::auth::KeptSecret;
 use crate::downstream::idle::IdleQueue;
 use crate::downstream::watch::{TICK, Watch};
-use crate::downstream::{self, Handled, Shared};
+use crate::downstream::{self, Asked, Handled, Shared};
 use crate::drain::DrainWatch;
 use crate::{net, telemetry};
 
@@ -32,6 +36,8 @@ pub struct Admin {
     pub drain: DrainWatch,
     /// Deadlines of its clients.
     pub timeouts: Timeouts,
+    /// What it asks for; `None`: nothing.
+    pub token: Option<KeptSecret>,
 }
 
 impl Admin {
@@ -54,23 +60,31 @@ impl Admin {
         };
         let shared = Rc::new(Shared {
             watch: Watch::new(Instant::now()),
-            timeouts: std::cell::Cell::new(self.timeouts),
+            timeouts: Cell::new(self.timeouts),
             drain: self.drain,
             idle: Rc::new(IdleQueue::new(crate::metrics::Counter::default())),
+            trusted: std::sync::Arc::default(),
+            unseen: unseen(std::sync::Arc::clone(&control.sources.refusals)),
+            tls: None,
         });
+        let mut token = self.token.map(AdminToken::new);
+        let mut again = tokio::time::interval(AdminToken::EVERY);
         let mut tick = tokio::time::interval(TICK);
         let mut open = tokio::task::JoinSet::new();
         loop {
             tokio::select! {
                 now = tick.tick() => shared.watch.sweep(now.into_std()),
+                _ = again.tick() => token.iter_mut().for_each(AdminToken::refresh),
                 Some(_) = open.join_next() => {}
                 accepted = net::accept(&listener), if open.len() < MOST => match accepted {
                     Ok((stream, peer)) => {
                         let control = Rc::clone(&control);
-                        let handle = move |request: Request<Incoming>, handled: Handled| {
-                            let control = Rc::clone(&control);
+                        let token = token.as_ref().map(AdminToken::token);
+                        let handle = move |asked: Asked, handled: Handled| {
+                            // Looked at for each request: the connection may outlive it.
+                            let (control, token) = (Rc::clone(&control), token.clone());
                             let answering: downstream::Answering<_> =
-                                Box::pin(answer(control, request, handled));
+                                Box::pin(answer((control, token), asked, handled));
                             answering
                         };
                         open.spawn_local(downstream::serve(stream, peer, Rc::clone(&shared), handle));
@@ -83,12 +97,23 @@ impl Admin {
 }
 
 async fn answer(
-    control: Rc<Control>,
-    request: Request<Incoming>,
+    (control, token): (Rc<Control>, Option<Rc<Cell<Token>>>),
+    asked: Asked,
     handled: Handled,
 ) -> Result<Answer, Infallible> {
-    let (head, body) = request.into_parts();
+    let (head, body) = match asked {
+        Ok(request) => request.into_parts(),
+        Err(refused) => return Ok(refuse(*refused, handled, &control.sources.refusals)),
+    };
     let serving = handled.serve(head.version);
+    if token.is_some_and(|token| !token.get().is_shown(&head.headers)) {
+        let message = "No valid token was given: send it as 'Authorization: Bearer TOKEN'.";
+        let page = error(StatusCode::UNAUTHORIZED, message);
+        let mut answer = finish(page, &head, serving);
+        let bearer = HeaderValue::from_static("Bearer");
+        answer.headers_mut().insert(WWW_AUTHENTICATE, bearer);
+        return Ok(answer);
+    }
     let page = if head.uri.path() == feedback::PATH {
         feedback::page(&control, &head, body, serving.deadline()).await
     } else if policies::is_route(head.uri.path()) {

@@ -211,7 +211,7 @@ impl Control {
         why: Why,
         checks: Checks,
     ) -> impl Future<Output = Checked> + use<> {
-        let (pool, bearer) = (Rc::clone(&self.pool), self.engine_key.clone());
+        let pool = Rc::clone(&self.pool);
         let (engine, probe) = (Arc::clone(&candidate.engine), Probe::of(candidate));
         let within = match why {
             Why::Routine | Why::RoutineOfSleepless => checks.within,
@@ -220,13 +220,12 @@ impl Control {
             Why::Recovery(_) | Why::Asleep => checks.within.min(RECOVERY),
         };
         async move {
-            let bearer = bearer.as_deref();
             let outcome = match why {
                 Why::Asleep => None,
-                _ => Some(probe.run(&pool, &engine, bearer, within).await),
+                _ => Some(probe.run(&pool, &engine, within).await),
             };
             let sleep = match why {
-                Why::Asleep | Why::Routine => is_sleeping(&pool, &engine, bearer, within).await,
+                Why::Asleep | Why::Routine => is_sleeping(&pool, &engine, within).await,
                 Why::Recovery(_) | Why::RoutineOfSleepless => Sleep::Unknown,
             };
             Checked {

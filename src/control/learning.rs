@@ -139,16 +139,15 @@ impl Control {
         candidate: &Candidate,
         is_new: bool,
     ) -> impl Future<Output = Told> + use<> {
-        let (pool, bearer) = (Rc::clone(&self.pool), self.engine_key.clone());
+        let pool = Rc::clone(&self.pool);
         let (engine, identity) = (
             Arc::clone(&candidate.engine),
             Arc::clone(&candidate.spec.identity),
         );
         async move {
-            let bearer = bearer.as_deref();
-            let cards = list(&pool, &engine, bearer).await;
+            let cards = list(&pool, &engine).await;
             let sleep = if is_new && cards.is_ok() {
-                is_sleeping(&pool, &engine, bearer, WITHIN).await
+                is_sleeping(&pool, &engine, WITHIN).await
             } else {
                 Sleep::Unknown
             };

@@ -109,15 +109,10 @@ pub(crate) fn each_once<'a>(models: impl Iterator<Item = &'a str>) -> Arc<[Strin
 ///
 /// # Errors
 /// When it does not answer, or not with a list.
-pub async fn list(
-    pool: &Rc<Pool>,
-    engine: &Arc<Engine>,
-    bearer: Option<&str>,
-) -> Result<Vec<Card>, FetchError> {
+pub async fn list(pool: &Rc<Pool>, engine: &Arc<Engine>) -> Result<Vec<Card>, FetchError> {
     let get = Get {
         path: "/v1/models",
         json: None,
-        bearer,
         within: WITHIN,
         most: MAX_LIST,
     };

@@ -1,26 +1,37 @@
 //! What a connection's parts know of each other: the socket's wrapper, the
 //! task, the handler and the answer's body.
 
+mod leaving;
+mod serving;
+
+pub use serving::{Handled, Serving};
+
 use std::any::Any;
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
+use std::io::IoSlice;
 use std::net::SocketAddr;
 use std::rc::{Rc, Weak};
-use std::task::{Context, Poll, Waker};
+use std::sync::Arc;
+use std::task::{Context, Waker};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::Version;
-use tokio::net::TcpStream;
 
 use super::Shared;
+use super::frames::Frames;
 use super::idle::IdleQueue;
 use super::resets::Resets;
-use super::watch::{Deadline, Watch};
+use super::strict::{Strict, Unparsed};
+use super::watch::Deadline;
 use crate::config::Timeouts;
-use crate::net;
+use crate::net::wire::Wire;
 
-/// How long an HTTP/2 client that was asked to leave may take.
-const LEAVING: Duration = Duration::from_secs(5);
+/// How long a client of HTTP/1 rests before what serves it is dropped: long
+/// beside what making it anew costs, short enough for many to come and rest.
+const REST: Duration = Duration::from_millis(200);
+/// Bytes of HTTP/2 that one client gets worked through before others have their
+/// turn: frames may be as short as nine bytes.
+const TURN: usize = 32 << 10;
 
 /// What the client is expected to do next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,7 +47,7 @@ enum Phase {
 /// What is joined to the client's connection after an upgrade.
 #[derive(Debug)]
 pub(super) struct Tunnel {
-    pub(super) engine: Rc<TcpStream>,
+    pub(super) engine: Rc<Wire>,
     pub(super) early: Bytes,
     #[expect(dead_code, reason = "held, not read: it counts by being dropped")]
     counted: Box<dyn Any>,
@@ -47,6 +58,12 @@ pub(super) struct Tunnel {
 pub struct ConnState {
     /// Who is at the other end: the address as `X-Forwarded-For` has it.
     peer: Box<str>,
+    /// Whether it is encrypted.
+    pub(super) is_tls: Cell<bool>,
+    /// Whether what it tells of those before it is believed.
+    is_trusted: bool,
+    /// Who that is, by its certificate.
+    pub(super) identity: OnceCell<Arc<str>>,
     pub(super) deadline: Rc<Deadline>,
     request_deadline: Rc<Deadline>,
     timeouts: Timeouts,
@@ -70,7 +87,15 @@ pub struct ConnState {
     /// Whether it has a place in the queue for that time.
     queued: Cell<Option<Instant>>,
     asked_to_leave: Cell<bool>,
+    /// Whether it ends amid an answer.
+    pub(super) is_cut: Cell<bool>,
+    /// Whether its rest is a short one so far.
+    is_short: Cell<bool>,
     pub(super) resets: Resets,
+    frames: RefCell<Frames>,
+    /// Bytes read since the task was woken, of HTTP/2.
+    turn: Cell<usize>,
+    pub(super) strict: Strict,
 }
 
 impl ConnState {
@@ -82,6 +107,10 @@ impl ConnState {
         let now = shared.watch.now();
         let state = Rc::new_cyclic(|this| Self {
             peer: peer.ip().to_canonical().to_string().into(),
+            is_tls: Cell::new(false),
+            is_trusted: shared.trusted.contains(peer.ip()),
+            strict: Strict::new(&shared.unseen),
+            identity: OnceCell::new(),
             deadline,
             request_deadline: shared.watch.deadline(),
             timeouts,
@@ -98,7 +127,11 @@ impl ConnState {
             since: Cell::new(now),
             queued: Cell::new(None),
             asked_to_leave: Cell::new(false),
+            is_cut: Cell::new(false),
+            is_short: Cell::new(false),
             resets: Resets::new(now),
+            frames: RefCell::default(),
+            turn: Cell::new(0),
         });
         state.queue();
         state
@@ -125,9 +158,37 @@ impl ConnState {
     pub(super) fn head_begins(&self) {
         if self.phase.get() == Phase::Idle && !self.http2.get() {
             self.phase.set(Phase::Head);
+            self.is_short.set(false);
             self.asked_to_leave.set(false);
             self.deadline.set(self.timeouts.client_head);
         }
+    }
+
+    /// Bytes have arrived.
+    pub(super) fn reads(&self, bytes: &[u8]) {
+        if self.http2.get() {
+            let mut frames = self.frames.borrow_mut();
+            frames.push(bytes, self.deadline.now());
+            self.turn.set(self.turn.get().saturating_add(bytes.len()));
+        } else {
+            self.strict.read(bytes);
+        }
+    }
+
+    /// The task of an HTTP/2 connection was woken.
+    pub(super) fn turn_begins(&self) {
+        self.turn.set(0);
+    }
+
+    /// Whether it may read on before others have their turn. HTTP/1 serves one
+    /// request at a time, and needs no such bound.
+    pub(super) fn has_turn(&self) -> bool {
+        self.turn.get() < TURN
+    }
+
+    /// Whether an HTTP/2 client does what only an attacker would.
+    pub(super) fn is_a_nuisance(&self) -> bool {
+        self.resets.are_too_many() || self.frames.borrow().are_too_many()
     }
 
     /// The socket took nothing: the client must take something in time.
@@ -157,15 +218,13 @@ impl ConnState {
 
     /// A head that did not end in time gets an answer, if nothing else is
     /// being written; silence is all that an idle connection gets.
-    pub(super) fn answer_late(&self, stream: &TcpStream) {
-        const LATE: &str = concat!(
-            "HTTP/1.1 408 Request Timeout\r\ncontent-type: application/json\r\n",
-            "content-length: 129\r\nconnection: close\r\n\r\n",
-            r#"{"error":{"message":"The request's head did not end in time.","type":"invalid_request_error","param":null,"code":"head_timeout"}}"#,
-        );
+    pub(super) fn answer_late(&self, stream: &Wire) {
         if self.phase.get() == Phase::Head && !self.stalled.get() {
             // Best effort: the client may not be there any more.
-            let _ = stream.try_write(LATE.as_bytes());
+            let mut cx = Context::from_waker(Waker::noop());
+            let late = Unparsed::Late.answer();
+            let _ = stream.poll_write_vectored(&mut cx, &[IoSlice::new(late.as_bytes())]);
+            self.strict.tell(Unparsed::Late);
         }
     }
 
@@ -193,37 +252,6 @@ impl ConnState {
         self.rests() && self.since.get() == since
     }
 
-    /// Others need its room.
-    pub(super) fn ask_to_leave(&self) {
-        self.asked_to_leave.set(true);
-        self.deadline.wake();
-    }
-
-    #[cfg(test)]
-    pub(super) fn is_asked_to_leave(&self) -> bool {
-        self.asked_to_leave.get()
-    }
-
-    /// Whether it has been asked to leave and nothing of a request has come.
-    /// To be asked of once hyper has read what it wanted.
-    pub(super) fn leaves(&self, stream: &TcpStream) -> bool {
-        if !self.asked_to_leave.replace(false) || !self.rests() || net::has_unread(stream) {
-            return false;
-        }
-        self.idle.count_closed();
-        true
-    }
-
-    /// The same, of an HTTP/2 connection: what is under way may end.
-    pub(super) fn leaves_http2(&self) -> bool {
-        if !self.asked_to_leave.replace(false) || !self.rests() {
-            return false;
-        }
-        self.deadline.set(LEAVING);
-        self.idle.count_closed();
-        true
-    }
-
     /// An HTTP/2 stream was dropped before its answer had begun.
     pub(super) fn stream_reset(&self) {
         self.resets.add(self.deadline.now());
@@ -236,9 +264,22 @@ impl ConnState {
         self.phase.get() == Phase::Idle && !self.stalled.get()
     }
 
+    /// Whether the deadline that has passed was but that of a short rest; then
+    /// the whole one begins.
+    pub(super) fn rests_for_long(&self) -> bool {
+        if !self.is_short.replace(false) || !self.rests() {
+            return false;
+        }
+        self.deadline.set(self.timeouts.client_idle - REST);
+        true
+    }
+
     /// Between two requests.
     fn rest(&self) {
-        self.deadline.set(self.timeouts.client_idle);
+        let idle = self.timeouts.client_idle;
+        let is_short = !self.http2.get() && idle > REST;
+        self.is_short.set(is_short);
+        self.deadline.set(if is_short { REST } else { idle });
         self.since.set(self.deadline.now());
         self.queue();
     }
@@ -268,105 +309,5 @@ impl ConnState {
             self.stalled.set(false);
             self.rest();
         }
-    }
-}
-
-/// What a handler is given beside the request.
-#[derive(Debug, Clone)]
-pub struct Handled {
-    conn: Rc<ConnState>,
-    deadline: Rc<Deadline>,
-}
-
-impl Handled {
-    /// HTTP/1 serves one request at a time, so they share one deadline.
-    pub(super) fn http1(conn: &Rc<ConnState>) -> Self {
-        Self {
-            conn: Rc::clone(conn),
-            deadline: Rc::clone(&conn.request_deadline),
-        }
-    }
-
-    pub(super) fn http2(conn: &Rc<ConnState>, watch: &Rc<Watch>) -> Self {
-        Self {
-            conn: Rc::clone(conn),
-            deadline: watch.deadline(),
-        }
-    }
-
-    /// The request's deadline.
-    pub(super) fn deadline(&self) -> Rc<Deadline> {
-        Rc::clone(&self.deadline)
-    }
-
-    /// Marks a request of this version as being served until the guard is
-    /// dropped.
-    #[must_use]
-    pub fn serve(self, version: Version) -> Serving {
-        self.conn.begin();
-        self.conn.ends_by_close.set(version < Version::HTTP_11);
-        self.deadline.clear();
-        self.deadline.limit(None);
-        Serving(self)
-    }
-}
-
-/// A request that is being served; held by the handler, then by the answer's
-/// body, whose end is the request's.
-#[derive(Debug)]
-pub struct Serving(Handled);
-
-impl Serving {
-    /// The address of who sent it.
-    #[must_use]
-    pub fn peer(&self) -> &str {
-        &self.0.conn.peer
-    }
-
-    /// The request's deadline.
-    #[must_use]
-    pub fn deadline(&self) -> &Deadline {
-        &self.0.deadline
-    }
-
-    /// What is still given is the end: the client has only to take it.
-    pub fn gives_last(&self) {
-        self.0.deadline.limit(None);
-        self.0.deadline.set(self.0.conn.timeouts.client_write_stall);
-    }
-
-    /// A frame is given to hyper.
-    pub fn frame_given(&self) {
-        self.0.conn.dirty.set(true);
-    }
-
-    /// Ready once all frames given have been flushed. An error returned before
-    /// that would lose them: hyper drops what it has buffered.
-    pub fn poll_flushed(&self, cx: &Context<'_>) -> Poll<()> {
-        if !self.0.conn.dirty.get() {
-            return Poll::Ready(());
-        }
-        let mut flushed = self.0.conn.flushed.borrow_mut();
-        if !flushed.iter().any(|waker| waker.will_wake(cx.waker())) {
-            flushed.push(cx.waker().clone());
-        }
-        Poll::Pending
-    }
-
-    /// Joins the client's connection to the engine's, once our 101 is out.
-    /// `early` was read beyond the engine's head; `counted` lives as long as
-    /// the tunnel.
-    pub fn tunnel(&self, engine: Rc<TcpStream>, early: Bytes, counted: Box<dyn Any>) {
-        *self.0.conn.tunnel.borrow_mut() = Some(Tunnel {
-            engine,
-            early,
-            counted,
-        });
-    }
-}
-
-impl Drop for Serving {
-    fn drop(&mut self) {
-        self.0.conn.end();
     }
 }

@@ -93,10 +93,13 @@ mod tests {
 
     fn shared(start: Instant) -> Shared {
         Shared {
+            trusted: std::sync::Arc::default(),
+            unseen: crate::downstream::strict::Unseen::new(|_| {}),
             watch: Watch::new(start),
             timeouts: Cell::new(Timeouts::default()),
             drain: DrainWatch::default(),
             idle: Rc::new(IdleQueue::new(Counter::default())),
+            tls: None,
         }
     }
 

@@ -57,32 +57,44 @@ impl Resets {
 
 /// A stream whose answer has not begun; one that is dropped before was reset.
 pub(super) struct Unanswered<B> {
-    answering: Answering<B>,
+    /// `None`: it gets none.
+    answering: Option<Answering<B>>,
     conn: Option<Rc<ConnState>>,
 }
 
 impl<B> Unanswered<B> {
     pub(super) fn new(answering: Answering<B>, conn: &Rc<ConnState>) -> Self {
         Self {
-            answering,
+            answering: Some(answering),
+            conn: Some(Rc::clone(conn)),
+        }
+    }
+
+    /// A request that is malformed: its stream is reset.
+    pub(super) fn malformed(conn: &Rc<ConnState>) -> Self {
+        Self {
+            answering: None,
             conn: Some(Rc::clone(conn)),
         }
     }
 }
 
 impl<B> Future for Unanswered<B> {
-    type Output = <Answering<B> as Future>::Output;
+    type Output = Result<Response<B>, h2::Error>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let answered = std::task::ready!(self.answering.as_mut().poll(cx));
+        let Some(answering) = &mut self.answering else {
+            return Poll::Ready(Err(h2::Reason::PROTOCOL_ERROR.into()));
+        };
+        let Ok(answered) = std::task::ready!(answering.as_mut().poll(cx));
         // An error is no progress: cheap requests must not pay for dear ones.
         let is_good = |answer: &Response<B>| answer.status().as_u16() < 400;
         if let Some(conn) = self.conn.take()
-            && answered.as_ref().is_ok_and(is_good)
+            && is_good(&answered)
         {
             conn.resets.forgive_one();
         }
-        Poll::Ready(answered)
+        Poll::Ready(Ok(answered))
     }
 }
 

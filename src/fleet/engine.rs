@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::attributes::{Attributes, Freshness, Live, Values};
+use super::credentials::Credential;
 use super::health::{Health, millis};
 use super::latency::Latency;
 use super::orca::LoadReports;
@@ -142,6 +143,8 @@ pub struct Engine {
     pub orca: LoadReports,
     /// Where it listens.
     pub url: EngineUrl,
+    /// By which key it is called.
+    pub credential: Credential,
     /// Of the URL: the same in every process.
     pub hash: u64,
     /// When the fleet's clock began.
@@ -212,6 +215,7 @@ impl Engine {
             attributes: Attributes::default(),
             orca: LoadReports::default(),
             url,
+            credential: Credential::default(),
             hash,
             epoch,
             created,

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use super::buckets::{DELAY_BOUNDS, OVERHEAD_BOUNDS, TTFT_BOUNDS, TimeBuckets};
-use super::{Counter, Gauge, Telling};
+use super::{Counter, Gauge, Telling, TlsMetrics};
 
 /// What belongs to the process.
 #[derive(Debug)]
@@ -24,6 +24,8 @@ pub struct ProcessMetrics {
     pub queue: TimeBuckets<{ TTFT_BOUNDS.len() + 1 }>,
     /// What was told of requests.
     pub telling: Telling,
+    /// Handshakes.
+    pub tls: TlsMetrics,
 }
 
 impl Default for ProcessMetrics {
@@ -37,6 +39,7 @@ impl Default for ProcessMetrics {
             refused: Counter::default(),
             queue: TimeBuckets::new(&TTFT_BOUNDS),
             telling: Telling::default(),
+            tls: TlsMetrics::default(),
         }
     }
 }
@@ -82,6 +85,7 @@ pub struct WorkerMetrics {
     /// How late its event loop came to a timer.
     pub delay: TimeBuckets<{ DELAY_BOUNDS.len() + 1 }>,
     idle_links: AtomicUsize,
+    tasks: AtomicUsize,
 }
 
 impl Default for WorkerMetrics {
@@ -89,6 +93,7 @@ impl Default for WorkerMetrics {
         Self {
             delay: TimeBuckets::new(&DELAY_BOUNDS),
             idle_links: AtomicUsize::new(0),
+            tasks: AtomicUsize::new(0),
         }
     }
 }
@@ -103,6 +108,17 @@ impl WorkerMetrics {
     #[must_use]
     pub fn idle_links(&self) -> usize {
         self.idle_links.load(Relaxed)
+    }
+
+    /// Its runtime has so many tasks.
+    pub fn set_tasks(&self, count: usize) {
+        self.tasks.store(count, Relaxed);
+    }
+
+    /// Tasks that have not ended, as of the pool's last sweep.
+    #[must_use]
+    pub fn tasks(&self) -> usize {
+        self.tasks.load(Relaxed)
     }
 }
 

@@ -68,7 +68,7 @@ struct Events {
 }
 
 impl Events {
-    const TAIL: usize = 16;
+    const TAIL: usize = 20;
 
     fn pass(&mut self, data: &[u8]) {
         let new = &data[data.len().saturating_sub(Self::TAIL)..];
@@ -82,10 +82,23 @@ impl Events {
             .any(|end| self.tail.ends_with(end))
     }
 
+    /// Whether its last line was the end's; not that a line ended so.
     fn done(&self) -> bool {
         let text = self.tail.trim_ascii_end();
-        text.ends_with(b"data: [DONE]") || text.ends_with(b"data:[DONE]")
+        text.ends_with(b"\ndata: [DONE]") || text.ends_with(b"\ndata:[DONE]")
     }
+}
+
+/// Whether a stream ends at a boundary, and with `[DONE]`.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(super) fn seen_at_end(pieces: &[&[u8]]) -> (bool, bool) {
+    let mut events = Events {
+        may_tell: true,
+        is_stream: true,
+        tail: [b'\n'; Events::TAIL],
+    };
+    pieces.iter().for_each(|piece| events.pass(piece));
+    (events.at_boundary(), events.done())
 }
 
 /// Everything that goes from the attempt to the body.
@@ -358,5 +371,7 @@ mod tests {
         assert_eq!(after(&["data: {}\n", "\n"]), (true, false));
         assert_eq!(after(&["data: [DO", "NE]\n\n"]), (true, true));
         assert_eq!(after(&["data: {}\n\ndata: [DONE]\n\n"]), (true, true));
+        assert_eq!(after(&["data: {}\n\ndata: [DONE]\r\n\r\n"]), (true, true));
+        assert_eq!(after(&["data: they wrote data: [DONE]\n\n"]), (true, false));
     }
 }

@@ -4,16 +4,21 @@
 //! never pass here.
 
 mod code;
+mod full;
 
 use http::StatusCode;
 
+use super::admission::shown_model;
 use super::infer::fault::InferError;
+use super::multipart::FormFault;
 use super::peek::PeekFault;
 use crate::account::Ending;
+use crate::downstream::HeadFault;
 use crate::policy::Refusal;
 use crate::query::QueryError;
 use crate::select::SelectError;
 pub use code::{Code, Refusals};
+pub use full::Full;
 
 /// Why we, not an engine, answer a request with an error.
 #[derive(Debug, thiserror::Error)]
@@ -42,12 +47,21 @@ pub enum ProxyError {
     /// That key is not within the bytes that we hold.
     #[error("The request body is too large: no '{0}' in its first {1} bytes. Put '{0}' first.")]
     BodyTooLarge(&'static str, usize),
+    /// A body that must be seen whole is longer than what we hold.
+    #[error(
+        "The request body is too large: a body of one whose API key is for some models alone may \
+         have {0} bytes."
+    )]
+    BodyUnseen(usize),
+    /// A form that others may read in another way.
+    #[error("Invalid request: of the form, {0}.")]
+    Form(#[from] FormFault),
     /// All bodies together are as large as we may hold.
     #[error("Too many large requests at once. Please try again later.")]
     OutOfMemory,
-    /// A method that makes no sense here.
-    #[error("Method {0} is not supported by this proxy.")]
-    Method(String),
+    /// A head that is refused whatever its route.
+    #[error(transparent)]
+    Head(#[from] HeadFault),
     /// Never served by any engine.
     #[error("Model '{0}' not found. Available models can be listed at /v1/models.")]
     ModelNotFound(String),
@@ -117,6 +131,26 @@ pub enum ProxyError {
     /// No engine's answer in time.
     #[error("The engine did not answer in time.")]
     EngineLate,
+    /// Nobody knows who sent it; the same for a key that is missing, wrong, or of
+    /// yesterday.
+    #[error("No valid API key was given: send yours as 'Authorization: Bearer KEY'.")]
+    Unauthorized,
+    /// The caller may not use that model.
+    #[error("Your API key may not be used for {}.", shown_model(.0))]
+    ModelNotAllowed(String),
+    /// The caller may use some models alone, and nobody knows for which this is.
+    #[error("Your API key is for some models alone, and may not be used for this path.")]
+    PathNotAllowed,
+    /// The caller had as many requests within the minute as it may; seconds until
+    /// the next.
+    #[error("Your API key has had all its requests for now. Please try again in {0} s.")]
+    KeyRate(u32),
+    /// The caller has as many requests under way as it may.
+    #[error("Your API key has as many requests under way as it may. Please try again later.")]
+    KeyBusy,
+    /// A fault in this program, which ended this request alone.
+    #[error("This proxy met a fault of its own. Other requests are not touched by it.")]
+    Panicked,
 }
 
 /// One row of the table.
@@ -155,7 +189,7 @@ impl ProxyError {
     #[must_use]
     pub fn retry_after(&self) -> Option<u32> {
         match self {
-            Self::ModelUnavailable { seconds, .. } => Some(*seconds),
+            Self::ModelUnavailable { seconds, .. } | Self::KeyRate(seconds) => Some(*seconds),
             _ if RETRIED.contains(&self.status()) => Some(1),
             _ => None,
         }
@@ -205,9 +239,11 @@ impl ProxyError {
                 Code::RequestTooLarge,
                 Some(key),
             ),
-            Self::Method(_) => {
-                Row::client(StatusCode::METHOD_NOT_ALLOWED, Code::MethodNotAllowed, None)
+            Self::BodyUnseen(_) => {
+                Row::client(StatusCode::PAYLOAD_TOO_LARGE, Code::RequestTooLarge, None)
             }
+            Self::Form(_) => Row::client(BAD, Code::InvalidValue, model),
+            Self::Head(fault) => Row::head(fault),
             Self::ModelNotFound(_) => Row::client(UNKNOWN, Code::ModelNotFound, model),
             Self::NoEngineId => Row::client(BAD, Code::MissingEngineId, Some("id")),
             Self::EngineNotFound(_) => Row::client(UNKNOWN, Code::EngineNotFound, Some("id")),
@@ -228,6 +264,16 @@ impl ProxyError {
             Self::NoEngine => Row::server(LATER, Code::NoAvailableEngine, None),
             Self::EngineFailed(_) => Row::server(StatusCode::BAD_GATEWAY, Code::EngineError, None),
             Self::EngineLate => Row::server(LATE, Code::EngineTimeout, None),
+            Self::Unauthorized => Row::client(StatusCode::UNAUTHORIZED, Code::InvalidApiKey, None),
+            Self::ModelNotAllowed(_) => {
+                Row::client(StatusCode::FORBIDDEN, Code::ModelNotAllowed, model)
+            }
+            Self::PathNotAllowed => Row::client(StatusCode::FORBIDDEN, Code::ModelNotAllowed, None),
+            Self::KeyRate(_) => Row::full(Code::RateLimitExceeded),
+            Self::KeyBusy => Row::full(Code::TooManyRequestsForKey),
+            Self::Panicked => {
+                Row::server(StatusCode::INTERNAL_SERVER_ERROR, Code::InternalError, None)
+            }
         }
     }
 }
@@ -252,37 +298,6 @@ const RETRIED: [StatusCode; 2] = [
     StatusCode::SERVICE_UNAVAILABLE,
     StatusCode::TOO_MANY_REQUESTS,
 ];
-
-/// Why there is no place for a request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Full {
-    /// As many are in flight as may be, and as many wait as may.
-    Queue,
-    /// It waited as long as one may.
-    Late,
-    /// Each engine tells that it has too much to do.
-    Saturated,
-}
-
-impl Full {
-    fn code(self) -> Code {
-        match self {
-            Self::Queue => Code::QueueFull,
-            Self::Late => Code::QueueTimeout,
-            Self::Saturated => Code::EnginesSaturated,
-        }
-    }
-}
-
-impl std::fmt::Display for Full {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::Queue => "the queue is full",
-            Self::Late => "there was no place in time",
-            Self::Saturated => "all engines have too much to do",
-        })
-    }
-}
 
 impl Row {
     fn full(code: Code) -> Self {
@@ -309,6 +324,19 @@ impl Row {
             Refusal::NoMatch => Self::client(StatusCode::NOT_FOUND, Code::NoMatch, None),
             Refusal::NoMatchNow => Self::server(unavailable, Code::NoMatchNow, None),
         }
+    }
+
+    fn head(fault: &HeadFault) -> Self {
+        let (status, code) = match fault {
+            HeadFault::Method(_) => (StatusCode::METHOD_NOT_ALLOWED, Code::MethodNotAllowed),
+            HeadFault::Host(_) => (StatusCode::BAD_REQUEST, Code::BadHost),
+            HeadFault::Target(_) => (StatusCode::BAD_REQUEST, Code::BadTarget),
+            HeadFault::TargetLong => (StatusCode::URI_TOO_LONG, Code::TargetTooLong),
+            HeadFault::Framing(_) => (StatusCode::BAD_REQUEST, Code::BadTransferEncoding),
+            HeadFault::Loop => (StatusCode::LOOP_DETECTED, Code::LoopDetected),
+            HeadFault::Coding => (StatusCode::NOT_IMPLEMENTED, Code::BadTransferEncoding),
+        };
+        Self::client(status, code, None)
     }
 
     fn infer(error: &InferError) -> Self {
@@ -371,7 +399,6 @@ mod tests {
         let duplicate = PeekFault::Duplicate("model");
         let cases = [
             (ProxyError::Body(duplicate), 400, "invalid_value"),
-            (ProxyError::NotAnObject, 400, "invalid_json"),
             (ProxyError::NoModel, 400, "missing_model"),
             (ProxyError::BadModel, 400, "invalid_value"),
             (ProxyError::Encoded, 415, "unsupported_encoding"),
@@ -382,12 +409,21 @@ mod tests {
                 413,
                 "request_too_large",
             ),
+            (ProxyError::BodyUnseen(9), 413, "request_too_large"),
+            (FormFault::TwoModels.into(), 400, "invalid_value"),
+            (ProxyError::PathNotAllowed, 403, "model_not_allowed"),
             (ProxyError::OutOfMemory, 503, "overloaded"),
             (
-                ProxyError::Method("TRACE".into()),
+                ProxyError::Head(HeadFault::Method("TRACE".into())),
                 405,
                 "method_not_allowed",
             ),
+            (HeadFault::Host("x").into(), 400, "bad_host"),
+            (HeadFault::Target("x").into(), 400, "bad_target"),
+            (HeadFault::TargetLong.into(), 414, "target_too_long"),
+            (HeadFault::Framing("x").into(), 400, "bad_transfer_encoding"),
+            (HeadFault::Loop.into(), 508, "loop_detected"),
+            (HeadFault::Coding.into(), 501, "bad_transfer_encoding"),
             (
                 ProxyError::ModelNotFound("\"".into()),
                 404,
@@ -410,12 +446,24 @@ mod tests {
             (ProxyError::NoEngine, 503, "no_available_engine"),
             (ProxyError::EngineFailed("x".into()), 502, "engine_error"),
             (ProxyError::EngineLate, 504, "engine_timeout"),
+            (ProxyError::Panicked, 500, "internal_error"),
             (ProxyError::Expired, 504, "deadline_exceeded"),
             (ProxyError::NoSocket("x".into()), 503, "overloaded"),
             (ProxyError::Full(Full::Queue), 429, "queue_full"),
             (ProxyError::Full(Full::Late), 429, "queue_timeout"),
             (ProxyError::Full(Full::Saturated), 429, "engines_saturated"),
             (ProxyError::Refused(Refusal::Full), 429, "engines_full"),
+            (ProxyError::Unauthorized, 401, "invalid_api_key"),
+            (
+                ProxyError::ModelNotAllowed("m".into()),
+                403,
+                "model_not_allowed",
+            ),
+            (
+                ProxyError::ModelNotAllowed(String::new()),
+                403,
+                "model_not_allowed",
+            ),
         ];
         check(&cases);
     }
@@ -423,6 +471,8 @@ mod tests {
     #[test]
     fn so_is_every_refusal_of_a_wish_or_a_policy() {
         let cases = [
+            (ProxyError::KeyRate(7), 429, "rate_limit_exceeded"),
+            (ProxyError::KeyBusy, 429, "too_many_requests_for_key"),
             (
                 ProxyError::Header {
                     name: "x-pilotfish-qos".into(),
@@ -432,6 +482,7 @@ mod tests {
                 "invalid_header",
             ),
             (ProxyError::TooManyModels(64), 400, "invalid_value"),
+            (ProxyError::NotAnObject, 400, "invalid_json"),
             (
                 ProxyError::EngineAside("x".into()),
                 503,

@@ -198,7 +198,7 @@ pub async fn peek(
         peeked.held_bytes += data.len();
         match &mut lens {
             Lens::Json(scanner) => scanner.push(&data)?,
-            Lens::Form(form) => form.push(&data),
+            Lens::Form(form) => form.push(&data)?,
             Lens::Opaque => {}
         }
         peeked.held.push(data);
@@ -249,7 +249,7 @@ pub fn look(head: &Parts, body: Bytes, wanted: Wanted<'_>) -> Result<Peeked, Pro
     let mut peeked = Peeked::new(Budget::new(usize::MAX).share());
     match &mut lens {
         Lens::Json(scanner) => scanner.push(&body)?,
-        Lens::Form(form) => form.push(&body),
+        Lens::Form(form) => form.push(&body)?,
         Lens::Opaque => {}
     }
     peeked.held_bytes = body.len();

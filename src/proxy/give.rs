@@ -163,7 +163,7 @@ impl Drop for Exchange<'_> {
 fn tunnel(
     head: AnswerHead,
     (link, reading): (Link, Reading),
-    serving: Serving,
+    mut serving: Serving,
     counted: Box<dyn std::any::Any>,
 ) -> ProxyResponse {
     let (engine, early, open) = link.into_tunnel(reading);

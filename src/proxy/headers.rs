@@ -4,21 +4,23 @@
 //! but for fields whose loss would change the request's meaning. What says who
 //! the client is comes from the socket, never from the client.
 
+mod forwarded;
+mod key;
 mod retry_after;
+mod targets;
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
-use http::{Method, Request, StatusCode, Version, request};
+use http::{Method, StatusCode, Version, request};
 
-use percent_encoding::percent_decode_str;
-
-use super::facts::INFERENCE_PATHS;
 use super::orca;
 use crate::digits::decimal;
 use crate::fleet::orca::Answers;
 use crate::fleet::{Engine, EngineUrl};
 use crate::trace::context::{Onward, TRACEPARENT, TRACESTATE};
 use crate::upstream::{AnswerHead, Framing};
+pub use key::ClientsKey;
 pub use retry_after::retry_after;
+pub use targets::{Pinned, strip_root, take_pin};
 
 /// The request's id, both ways.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -71,13 +73,26 @@ fn is_hop_by_hop(name: &HeaderName) -> bool {
 fn is_rewritten(name: &HeaderName) -> bool {
     matches!(
         *name,
-        header::HOST | header::CONTENT_LENGTH | header::EXPECT | header::FORWARDED
+        header::HOST | header::CONTENT_LENGTH | header::EXPECT
     ) || *name == REQUEST_ID
-        || matches!(
-            name.as_str(),
-            "x-forwarded-for" | "x-forwarded-proto" | "x-forwarded-host" | "x-real-ip"
-        )
         || name.as_str().starts_with(OWN_PREFIX)
+}
+
+/// Whether a name with `_` would be read as one that we answer for: gateways
+/// that hand fields on as variables (WSGI, CGI) make `_` of `-`, so that
+/// `x_forwarded_for` would stand beside ours.
+fn is_alias(name: &HeaderName) -> bool {
+    let name = name.as_str();
+    if !name.contains('_') {
+        return false;
+    }
+    HeaderName::try_from(name.replace('_', "-")).is_ok_and(|alias| {
+        is_hop_by_hop(&alias)
+            || is_rewritten(&alias)
+            || forwarded::tells_who(&alias)
+            || PROTECTED.contains(&alias)
+            || alias.as_str() == "x-api-key"
+    })
 }
 
 /// Names in `Connection`, in the few messages that have any that matter.
@@ -99,10 +114,18 @@ fn nominated(headers: &HeaderMap) -> Vec<HeaderName> {
     names
 }
 
-/// Whether the client asks to switch to another protocol: HTTP/1.1 only, and
-/// without a body.
+/// Whether the client asks for a WebSocket: in HTTP/1.1 only, and without a body.
+/// Any other protocol (`h2c`) would be spoken past us.
 #[must_use]
 pub fn asks_upgrade(head: &request::Parts) -> bool {
+    let mut protocols = head.headers.get_all(header::UPGRADE).iter();
+    let is_websocket = match (protocols.next(), protocols.next()) {
+        (Some(one), None) => one.as_bytes().eq_ignore_ascii_case(b"websocket"),
+        _ => return false,
+    };
+    let length = head.headers.get(header::CONTENT_LENGTH);
+    let has_body = head.headers.contains_key(header::TRANSFER_ENCODING)
+        || length.is_some_and(|length| length != "0");
     let connection = head.headers.get_all(header::CONNECTION).iter();
     let says = |value: &HeaderValue| {
         let mut options = value.as_bytes().split(|byte| *byte == b',');
@@ -110,73 +133,9 @@ pub fn asks_upgrade(head: &request::Parts) -> bool {
     };
     head.version == Version::HTTP_11
         && head.method == Method::GET
-        && head.headers.contains_key(header::UPGRADE)
+        && is_websocket
+        && !has_body
         && connection.into_iter().any(says)
-}
-
-/// Cuts `root` (empty, or `/prefix`) from the front of a request's path: the
-/// prefix under which whoever stands before us publishes us.
-pub fn strip_root<B>(request: &mut Request<B>, root: &str) {
-    if root.is_empty() {
-        return;
-    }
-    let whole = request.uri().path_and_query();
-    let Some(rest) = whole.and_then(|whole| whole.as_str().strip_prefix(root)) else {
-        return;
-    };
-    let rest = match rest.bytes().next() {
-        Some(b'/') => rest.to_owned(),
-        None | Some(b'?') => format!("/{rest}"),
-        // `/prefixed` is not under `/prefix`.
-        Some(_) => return,
-    };
-    if let Ok(uri) = rest.parse() {
-        *request.uri_mut() = uri;
-    }
-}
-
-/// Paths that are for one engine, which the request must name.
-const ONE_ENGINE: [&str; 3] = ["/sleep", "/wake_up", "/is_sleeping"];
-
-/// Whom a request must go to.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Pinned {
-    /// Whomever the policy chooses.
-    No,
-    /// The engine of that id.
-    To(String),
-    /// An engine that it should name, and does not.
-    Unnamed,
-}
-
-/// Takes the engine's id off the query: of a path that is for one engine, and of
-/// the inference paths, as in the reference; elsewhere `id` is the engine's.
-pub fn take_pin(head: &mut request::Parts) -> Pinned {
-    let path = head.uri.path();
-    let is_for_one = ONE_ENGINE.contains(&path);
-    let query = head.uri.query().unwrap_or_default();
-    let names_one = || query.split('&').any(|pair| pair.starts_with("id="));
-    let may_name_one = is_for_one || (INFERENCE_PATHS.contains(&path) && names_one());
-    if !may_name_one {
-        return Pinned::No;
-    }
-    let mut id = None;
-    let mut rest = path.to_owned();
-    for pair in query.split('&') {
-        if let Some(value) = pair.strip_prefix("id=") {
-            id = Some(percent_decode_str(value).decode_utf8_lossy().into_owned());
-        } else if !pair.is_empty() {
-            rest.push(if rest.len() == path.len() { '?' } else { '&' });
-            rest.push_str(pair);
-        }
-    }
-    match (id, rest.parse()) {
-        (Some(id), Ok(uri)) => {
-            head.uri = uri;
-            Pinned::To(id)
-        }
-        _ => Pinned::Unnamed,
-    }
 }
 
 /// The request's id: the client's if it is visible ASCII of a sane length,
@@ -204,6 +163,10 @@ pub struct Outgoing<'a> {
     pub request_id: &'a HeaderValue,
     /// The address of who sent it.
     pub peer: &'a str,
+    /// Whether it came encrypted.
+    pub is_tls: bool,
+    /// Whether what it tells of those before its sender is believed.
+    pub is_trusted: bool,
     /// How its body will be framed.
     pub framing: RequestFraming,
     /// Whether it asks to switch protocols.
@@ -212,6 +175,8 @@ pub struct Outgoing<'a> {
     pub orca: Option<Answers>,
     /// The trace that it belongs to, if we add to it.
     pub trace: Option<&'a Onward>,
+    /// Whether the client's own key is for engines.
+    pub clients_key: ClientsKey,
 }
 
 impl Outgoing<'_> {
@@ -231,13 +196,18 @@ pub fn for_engine(outgoing: &Outgoing<'_>, engine: &Engine) -> Vec<u8> {
     request_line(&mut out, head, &engine.url);
     field(&mut out, b"host", engine.url.authority().as_bytes());
     let nominated = nominated(&head.headers);
+    let ours = engine.credential.ours();
+    let ours = ours.as_deref();
     for (name, value) in &head.headers {
         let replaced = (*name == header::COOKIE && head.version == Version::HTTP_2)
+            || outgoing.clients_key.keeps(name, ours)
             || outgoing.trace.is_some_and(|trace| is_of_trace(name, trace));
-        if !is_hop_by_hop(name) && !is_rewritten(name) && !nominated.contains(name) && !replaced {
+        let ours = is_rewritten(name) || outgoing.writes(name) || is_alias(name);
+        if !is_hop_by_hop(name) && !ours && !nominated.contains(name) && !replaced {
             field(&mut out, name.as_str().as_bytes(), value.as_bytes());
         }
     }
+    key::write(&mut out, ours);
     if let Some(trace) = outgoing.trace {
         field(&mut out, b"traceparent", &trace.text());
     }
@@ -254,11 +224,8 @@ pub fn for_engine(outgoing: &Outgoing<'_>, engine: &Engine) -> Vec<u8> {
         RequestFraming::Chunked => field(&mut out, b"transfer-encoding", b"chunked"),
     }
     field(&mut out, b"x-request-id", outgoing.request_id.as_bytes());
-    out.extend_from_slice(b"x-forwarded-for: ");
-    out.extend_from_slice(outgoing.peer.as_bytes());
-    out.extend_from_slice(b"\r\nx-forwarded-proto: http\r\nvia: ");
-    out.extend_from_slice(via(head.version));
-    out.extend_from_slice(b"\r\n");
+    outgoing.tell_who(&mut out);
+    field(&mut out, b"via", via(head.version));
     if outgoing.asks(engine).is_some() {
         field(&mut out, orca::FORMAT.as_str().as_bytes(), orca::TEXT);
     }

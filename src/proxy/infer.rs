@@ -37,6 +37,8 @@ use choice::Whom;
 use fault::InferError;
 use request::Mode;
 use sessions::{Refused, UnderWay};
+#[cfg(any(test, feature = "fuzzing"))]
+pub(super) use stream::in_pieces as retold_in_pieces;
 
 /// The path of it.
 pub const PATH: &str = "/v1/infer";
@@ -140,6 +142,7 @@ impl Exchange<'_> {
             report: Cell::new(self.report.take()),
             is_counted: Cell::new(false),
             inference: Some(inference),
+            caller: self.caller,
         };
         // The other one has its account.
         self.is_counted.set(true);

@@ -246,7 +246,7 @@ impl Meter {
             is_stream,
             ..
         } = *self;
-        let usage = self.usage;
+        let (input, output) = (self.usage.input, self.usage.output);
         let name = &self.model.name;
         let model = (!name.is_empty()).then(|| Arc::clone(name));
         if let Some(account) = self.account() {
@@ -256,8 +256,8 @@ impl Meter {
             account.pieces = u64::from(pieces);
             account.response_bytes = bytes;
             account.is_stream = is_stream;
-            account.input_tokens = usage.input.map(u64::from);
-            account.output_tokens = usage.output.map(u64::from);
+            account.input_tokens = input.map(u64::from);
+            account.output_tokens = output.map(u64::from);
             account.counted_tokens = counted;
         }
     }
@@ -265,6 +265,7 @@ impl Meter {
 
 impl Drop for Meter {
     fn drop(&mut self) {
+        self.usage.finish();
         let metrics = &self.model.metrics;
         self.itl.merge(&metrics.itl);
         metrics.count(self.status);

@@ -8,6 +8,7 @@ use super::error::ProxyError;
 use super::facts::Peeked;
 use super::headers::{OWN_PREFIX, Pinned};
 use super::wishes::Wishes;
+use crate::auth::Caller;
 use crate::config::policies::PolicyKind;
 use crate::fleet::gate::Gate;
 use crate::fleet::{Candidate, Closed, Model, Snapshot};
@@ -127,6 +128,10 @@ where
                 .map(|one| (&*one.name, snapshot.model(&one.name)));
             (name.as_str(), own.collect())
         }
+    };
+    let models = match wishes.caller {
+        Some(caller) => usable(snapshot, caller, models)?,
+        None => models,
     };
     // A model that the engine which the request names does not serve is none.
     let pinned = named(snapshot, by_path, wishes).map(|one| one.engine.key);
@@ -250,6 +255,44 @@ fn listed<'a, 'b>(snapshot: &'a Snapshot, list: &'b str) -> Result<Vec<Named<'a,
         return Err(ProxyError::TooManyModels(MOST));
     }
     Ok(models)
+}
+
+/// Those that the caller may use.
+fn usable<'a, 'b>(
+    snapshot: &Snapshot,
+    caller: &Caller,
+    mut models: Vec<Named<'a, 'b>>,
+) -> Result<Vec<Named<'a, 'b>>, ProxyError> {
+    let first = models.first().map(|(name, _)| (*name).to_owned());
+    let leads = |name: &str| leads(snapshot, name);
+    models.retain(|(name, model)| caller.may_use(model.map_or(*name, |model| &*model.name), leads));
+    match first {
+        Some(first) if models.is_empty() => {
+            caller.refuse_model();
+            Err(ProxyError::ModelNotAllowed(first))
+        }
+        _ => Ok(models),
+    }
+}
+
+/// The own name of the model that a name leads to now.
+pub(super) fn leads<'a>(snapshot: &'a Snapshot, name: &str) -> Option<&'a str> {
+    snapshot.model(name).map(|model| &*model.name)
+}
+
+/// Whether the caller may use the model.
+pub(super) fn may_use(
+    snapshot: &Snapshot,
+    wishes: &Wishes<'_>,
+    model: &Model,
+) -> Result<(), ProxyError> {
+    match wishes.caller {
+        Some(caller) if !caller.may_use(&model.name, |name| leads(snapshot, name)) => {
+            caller.refuse_model();
+            Err(ProxyError::ModelNotAllowed(model.name.to_string()))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Nobody has ever served that model; as long as a cluster has not told of any, it

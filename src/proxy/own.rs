@@ -1,13 +1,18 @@
 //! Answers of our own making.
 
+use std::rc::Rc;
+use std::sync::Arc;
+
 use bytes::Bytes;
-use http::Response;
-use http::header::{ALLOW, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use http::header::{ALLOW, CONNECTION, CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::{Response, Version};
 
 use super::ProxyResponse;
 use super::body::ObservedBody;
-use super::error::{ProxyError, Refusals};
-use crate::downstream::Serving;
+use super::error::{Code, ProxyError, Refusals};
+use super::headers::{REQUEST_ID, request_id};
+use crate::downstream::strict::Unseen;
+use crate::downstream::{Handled, HeadFault, Refused, Serving};
 
 /// An answer of our own with these bytes.
 #[must_use]
@@ -17,11 +22,8 @@ pub fn own(data: Bytes, serving: Serving) -> ProxyResponse {
 }
 
 /// An error of our own, counted.
-pub(super) fn own_error(
-    error: &ProxyError,
-    serving: Serving,
-    refusals: &Refusals,
-) -> ProxyResponse {
+#[must_use]
+pub fn own_error(error: &ProxyError, serving: Serving, refusals: &Refusals) -> ProxyResponse {
     refusals.count(error.code());
     let mut response = own(Bytes::from(error.body()), serving);
     *response.status_mut() = error.status();
@@ -30,9 +32,35 @@ pub(super) fn own_error(
     if let Some(seconds) = error.retry_after() {
         headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
     }
-    if matches!(error, ProxyError::Method(_)) {
-        let allow = HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
-        headers.insert(ALLOW, allow);
+    if matches!(error, ProxyError::Head(HeadFault::Method(_))) {
+        headers.insert(ALLOW, HeaderValue::from_static(METHODS));
+    }
+    if matches!(error, ProxyError::Unauthorized) {
+        headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
     }
     response
+}
+
+/// Methods that we name as allowed; any other goes through as well.
+pub const METHODS: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
+
+/// Answers a request whose head nobody is to look at.
+#[must_use]
+pub fn refuse(refused: Refused, handled: Handled, refusals: &Refusals) -> ProxyResponse {
+    let Refused { head, fault } = refused;
+    let ends = fault.ends_connection() && head.version < Version::HTTP_2;
+    let serving = handled.serve(head.version);
+    let mut response = own_error(&fault.into(), serving, refusals);
+    let headers = response.headers_mut();
+    headers.insert(REQUEST_ID, request_id(&head.headers));
+    if ends {
+        headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
+}
+
+/// Counts what was refused before it was a request.
+#[must_use]
+pub fn unseen(refusals: Arc<Refusals>) -> Rc<Unseen> {
+    Unseen::new(move |unparsed| refusals.count(Code::of_unparsed(unparsed)))
 }

@@ -8,7 +8,6 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::Method;
 use hyper::body::Incoming;
 
 use super::budget::Share;
@@ -19,7 +18,7 @@ use super::headers::Pinned;
 use super::models::Scope;
 use super::smart::Smartly;
 use super::wishes::Wishes;
-use super::{Exchange, ask, models, selected, splice};
+use super::{Exchange, admission, ask, models, selected, splice};
 use crate::advise::{About, Asking};
 use crate::config::Timeouts;
 use crate::config::policies::PolicyKind;
@@ -32,9 +31,6 @@ use crate::policy::blocks::judged;
 use crate::policy::memory::Fingerprint;
 use crate::policy::reason::{self, Reason};
 use crate::policy::{Advice, Asked, Moment, Policy, Question, Refusal, Rules, Tried};
-
-/// Methods longer than this are no methods that anyone uses.
-const MAX_METHOD: usize = 32;
 
 /// Where a request's body comes from.
 pub(super) enum Source {
@@ -72,7 +68,12 @@ impl Exchange<'_> {
     /// What the request's head asks, and of which policy.
     pub(super) fn wishes(&self) -> Result<(Wishes<'_>, &Arc<Policy>), ProxyError> {
         let allow = &self.snapshot.settings.routing.allow;
-        let wishes = Wishes::of(&self.head.headers, allow)?;
+        let mut wishes = Wishes::of(&self.head.headers, allow)?;
+        let caller = self.caller.filter(|caller| caller.is_restricted());
+        wishes.caller = caller.map(|caller| &**caller);
+        if let Some(caller) = wishes.caller {
+            admission::may_ask(caller, self.head.uri.path())?;
+        }
         let policy = ask::policy(self.snapshot, &wishes, &self.pinned)?;
         Ok((wishes, policy))
     }
@@ -103,6 +104,9 @@ impl Exchange<'_> {
             }
             (None, _) => models::scope(snapshot, &policy, (wishes, &self.pinned), peeked)?,
         };
+        if let Scope::Model(model) = scope {
+            models::may_use(snapshot, wishes, model)?;
+        }
         if let (Scope::Model(model), false) = (scope, policy.of_models.is_empty()) {
             policy = of_model(snapshot, &policy, model);
         }
@@ -116,6 +120,7 @@ impl Exchange<'_> {
             Scope::Model(model) => (model, None),
             Scope::Blocks => {
                 let (block, choice) = self.block(&policy, advice.clone(), (wishes, peeked))?;
+                models::may_use(snapshot, wishes, &block.model)?;
                 if let Some(inference) = self.inference {
                     inference.bind(&block.id);
                 }
@@ -290,15 +295,15 @@ impl Exchange<'_> {
         serving: &Serving,
         (wishes, policy): (&Wishes<'_>, &Policy),
     ) -> Result<Peeked, ProxyError> {
-        let method = &self.head.method;
-        if matches!(*method, Method::CONNECT | Method::TRACE) || method.as_str().len() > MAX_METHOD
-        {
-            let shown: String = method.as_str().chars().take(MAX_METHOD).collect();
-            return Err(ProxyError::Method(shown));
-        }
         let peeking = self.peeking(serving, (wishes, policy));
         match source {
-            Source::Client(body) => facts::peek(self.head, body, peeking).await,
+            Source::Client(body) => {
+                let peeked = facts::peek(self.head, body, peeking).await?;
+                if wishes.caller.is_some() && !admission::is_seen(&peeked) {
+                    return Err(ProxyError::BodyUnseen(peeking.limits.max_peek_bytes));
+                }
+                Ok(peeked)
+            }
             Source::Made(made) => {
                 let (body, share) = *made;
                 let wanted = Wanted {

@@ -9,6 +9,7 @@ use http::header::{COOKIE, HeaderValue};
 
 use super::error::ProxyError;
 use super::headers::OWN_PREFIX;
+use crate::auth::Caller;
 use crate::config::policies::{Allow, KeySource};
 use crate::policy::qos::Qos;
 
@@ -33,6 +34,8 @@ pub(super) struct Wishes<'a> {
     pub(super) priority: Option<u8>,
     /// To be told who was chosen, and to have it kept why.
     pub(super) explain: bool,
+    /// Who asks, if there are models that this one may not use.
+    pub(super) caller: Option<&'a Caller>,
     /// A bit for each field that was there.
     seen: u8,
 }

@@ -63,7 +63,6 @@ pub(super) struct Task {
     pub(super) engine: Arc<Engine>,
     pub(super) pool: Rc<Pool>,
     pub(super) wanted: Rc<Wanted>,
-    pub(super) bearer: Option<String>,
     pub(super) endpoint: Endpoint,
     /// Whether `/slots` is read too.
     pub(super) with_slots: bool,
@@ -120,7 +119,6 @@ impl Task {
         let get = Get {
             path: endpoint.path(),
             json: None,
-            bearer: self.bearer.as_deref(),
             within: WITHIN,
             most: if is_text { MAX_PAGE } else { MAX_JSON },
         };

@@ -4,18 +4,18 @@
 
 use std::cell::Cell;
 use std::io;
+use std::num::NonZeroU32;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 
 use super::codec::{AnswerHead, Decoder};
 use super::link::{Fault, Link};
 use super::pool::Pool;
 use super::upload::Upload;
-use crate::net;
+use crate::net::wire::Wire;
 
 /// The body of an engine's answer.
 #[derive(Debug)]
@@ -26,6 +26,7 @@ pub struct AnswerBody {
     /// What was read together with the head.
     rest: Bytes,
     keep_alive: bool,
+    idle_for: Option<NonZeroU32>,
     uploading: Option<Uploading>,
 }
 
@@ -39,7 +40,7 @@ struct Uploading {
 }
 
 impl Uploading {
-    fn spawn(mut upload: Upload, stream: Rc<TcpStream>) -> Self {
+    fn spawn(mut upload: Upload, stream: Rc<Wire>) -> Self {
         let ended = Rc::new(Cell::new(false));
         let tell = Rc::clone(&ended);
         let task = tokio::task::spawn_local(async move {
@@ -72,6 +73,7 @@ impl AnswerBody {
             decoder: Decoder::new(head.framing),
             rest,
             keep_alive: head.keep_alive,
+            idle_for: head.idle_for,
             uploading,
         };
         if body.decoder.ended() {
@@ -116,7 +118,7 @@ impl AnswerBody {
                     return Poll::Ready(None);
                 };
                 let mut scratch = self.pool.scratch();
-                match std::task::ready!(net::poll_read(link.stream(), cx, &mut *scratch)) {
+                match std::task::ready!(link.stream().poll_read(cx, &mut *scratch)) {
                     Ok(0) => {
                         drop(scratch);
                         return Poll::Ready(self.closed());
@@ -171,7 +173,7 @@ impl AnswerBody {
             && sent
             && self.rest.is_empty()
         {
-            self.pool.put(link);
+            self.pool.put(link, self.idle_for);
         }
     }
 }

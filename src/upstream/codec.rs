@@ -7,6 +7,7 @@
 mod decode;
 
 use std::mem::MaybeUninit;
+use std::num::NonZeroU32;
 
 use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_LENGTH, HeaderName, TRANSFER_ENCODING};
@@ -69,6 +70,8 @@ pub struct AnswerHead {
     pub framing: Framing,
     /// Whether the connection may serve another request.
     pub(super) keep_alive: bool,
+    /// Seconds that it may be idle before that, if the engine has told.
+    pub(super) idle_for: Option<NonZeroU32>,
 }
 
 #[cfg(test)]
@@ -80,6 +83,7 @@ impl AnswerHead {
             headers,
             framing,
             keep_alive: true,
+            idle_for: None,
         }
     }
 }
@@ -121,6 +125,7 @@ pub(super) fn parse_head(
         headers.append(name, value);
     }
     let framing = framing(status, &headers, asked)?;
+    let idle_for = kept_for(&response);
     let keep_alive = if response.version == Some(1) {
         !connection_says(&headers, "close")
     } else {
@@ -134,7 +139,8 @@ pub(super) fn parse_head(
         status,
         headers,
         framing,
-        keep_alive: keep_alive && framing != Framing::UntilClose,
+        keep_alive: keep_alive && framing != Framing::UntilClose && idle_for != Some(0),
+        idle_for: idle_for.and_then(NonZeroU32::new),
     };
     Ok(Some((head, length)))
 }
@@ -168,6 +174,21 @@ fn framing(
         Some(length) => Framing::Length(length),
         None => Framing::UntilClose,
     })
+}
+
+/// Seconds that the engine keeps an idle connection (`Keep-Alive: timeout=5`),
+/// less one: a request that is on its way when it closes costs a retry.
+fn kept_for(response: &httparse::Response<'_, '_>) -> Option<u32> {
+    const NAME: &str = "keep-alive";
+    let mut fields = response.headers.iter();
+    let field = fields.find(|field| field.name.eq_ignore_ascii_case(NAME))?;
+    let text = std::str::from_utf8(field.value).ok()?;
+    let seconds = text.split(',').find_map(|parameter| {
+        let (name, value) = parameter.split_once('=')?;
+        let is_it = name.trim().eq_ignore_ascii_case("timeout");
+        is_it.then(|| value.trim().trim_matches('"').parse::<u32>().ok())?
+    })?;
+    Some(seconds.saturating_sub(1))
 }
 
 /// The one length that all Content-Length fields agree on.

@@ -46,8 +46,6 @@ pub struct Get<'a> {
     pub path: &'a str,
     /// JSON to post; without it, it is a GET.
     pub json: Option<Bytes>,
-    /// A token to send.
-    pub bearer: Option<&'a str>,
     /// How long the whole may take.
     pub within: Duration,
     /// Bytes of the body at most.
@@ -212,9 +210,10 @@ fn head(engine: &Engine, what: &Get<'_>, connection: &str) -> Vec<u8> {
         what.path,
         url.authority().to_str().unwrap_or_default()
     );
-    if let Some(token) = what.bearer {
+    let ours = engine.credential.ours();
+    if let Some(key) = ours.as_ref().and_then(|ours| ours.key.as_ref()) {
         head.push_str("authorization: Bearer ");
-        head.push_str(token);
+        head.push_str(key.expose());
         head.push_str("\r\n");
     }
     if let Some(json) = &what.json {

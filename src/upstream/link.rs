@@ -7,14 +7,13 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context, Poll};
 
 use bytes::{Bytes, BytesMut};
-use tokio::net::TcpStream;
 
 use super::answer::AnswerBody;
 use super::codec::{AnswerHead, Asked, ProtocolFault, parse_head};
 use super::pool::Pool;
 use super::upload::{ClientFault, SendFault, Upload};
 use crate::fleet::Engine;
-use crate::net;
+use crate::net::wire::Wire;
 
 /// Interim (1xx) answers that are skipped before one request's answer.
 const MAX_INTERIM: u8 = 16;
@@ -120,7 +119,7 @@ impl Drop for Open {
 /// A connection to an engine.
 #[derive(Debug)]
 pub struct Link {
-    stream: Rc<TcpStream>,
+    stream: Rc<Wire>,
     open: Open,
     reused: bool,
     /// Whether any byte of the current answer has been read.
@@ -128,7 +127,7 @@ pub struct Link {
 }
 
 impl Link {
-    pub(super) fn new(stream: TcpStream, engine: &Arc<Engine>) -> Self {
+    pub(super) fn new(stream: Wire, engine: &Arc<Engine>) -> Self {
         Self {
             stream: Rc::new(stream),
             open: Open::count(engine),
@@ -146,7 +145,7 @@ impl Link {
         self.heard = false;
     }
 
-    pub(super) fn stream(&self) -> &Rc<TcpStream> {
+    pub(super) fn stream(&self) -> &Rc<Wire> {
         &self.stream
     }
 
@@ -156,7 +155,9 @@ impl Link {
         let mut cx = Context::from_waker(std::task::Waker::noop());
         // One byte at most: were there one, the connection is not reused.
         let mut byte = [0u8; 1];
-        net::poll_read(&self.stream, &mut cx, &mut byte.as_mut_slice()).is_pending()
+        (self.stream)
+            .poll_read(&mut cx, &mut byte.as_mut_slice())
+            .is_pending()
     }
 
     /// Sends `upload` and reads the answer's head, both at once, since an
@@ -184,7 +185,7 @@ impl Link {
         }
         loop {
             let mut scratch = pool.scratch();
-            let read = match net::poll_read(&self.stream, cx, &mut *scratch) {
+            let read = match self.stream.poll_read(cx, &mut *scratch) {
                 Poll::Pending => match reading.send_error.take() {
                     None => return Poll::Pending,
                     Some(e) => Err(e),
@@ -227,7 +228,7 @@ impl Link {
     /// The socket, and bytes read beyond the head, once both sides have
     /// switched to another protocol; and what counts it as open.
     #[must_use]
-    pub fn into_tunnel(self, reading: Reading) -> (Rc<TcpStream>, Bytes, Open) {
+    pub fn into_tunnel(self, reading: Reading) -> (Rc<Wire>, Bytes, Open) {
         (self.stream, reading.into_rest(), self.open)
     }
 }

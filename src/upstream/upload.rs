@@ -12,9 +12,8 @@ use std::task::{Context, Poll};
 use bytes::{Buf, Bytes};
 use http_body::Body;
 use hyper::body::Incoming;
-use tokio::net::TcpStream;
 
-use crate::net;
+use crate::net::wire::Wire;
 
 /// Slices that one writev(2) takes at most.
 const SLICES: usize = 16;
@@ -95,6 +94,8 @@ pub struct Upload {
     keep: bool,
     rest: Option<Streaming>,
     written: u64,
+    /// Whether what was written has left us, too.
+    is_flushed: bool,
 }
 
 impl Upload {
@@ -109,6 +110,7 @@ impl Upload {
             keep,
             rest,
             written: 0,
+            is_flushed: false,
         }
     }
 
@@ -122,6 +124,7 @@ impl Upload {
     pub fn begin(&mut self, head: Vec<u8>) {
         self.head = Bytes::from(head);
         (self.at, self.offset, self.written) = (0, 0, 0);
+        self.is_flushed = false;
     }
 
     /// The same request once more, to be sent from its start; `None` when not
@@ -151,17 +154,18 @@ impl Upload {
         self.written
     }
 
-    /// Whether all of it has been written.
+    /// Whether all of it has been written, and nothing of it is still with us.
     #[must_use]
     pub fn ended(&self) -> bool {
-        self.at > self.held.len()
+        self.is_flushed
+            && self.at > self.held.len()
             && (self.rest.as_ref()).is_none_or(|r| r.ended && r.queue.is_empty())
     }
 
-    /// Writes until all is written or the socket is full.
+    /// Writes until all is written and has left us, or the socket is full.
     pub(super) fn poll_send(
         &mut self,
-        stream: &TcpStream,
+        stream: &Wire,
         cx: &mut Context<'_>,
     ) -> Poll<Result<(), SendFault>> {
         loop {
@@ -170,11 +174,11 @@ impl Upload {
                 continue;
             }
             let Some(rest) = &mut self.rest else {
-                return Poll::Ready(Ok(()));
+                return self.poll_flush(stream, cx);
             };
             if rest.queue.is_empty() {
                 if rest.ended {
-                    return Poll::Ready(Ok(()));
+                    return self.poll_flush(stream, cx);
                 }
                 std::task::ready!(rest.poll_next(cx)).map_err(SendFault::Client)?;
                 continue;
@@ -184,7 +188,14 @@ impl Upload {
         }
     }
 
-    fn poll_held(&mut self, stream: &TcpStream, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    /// An encrypted connection takes more than its socket does.
+    fn poll_flush(&mut self, stream: &Wire, cx: &mut Context<'_>) -> Poll<Result<(), SendFault>> {
+        std::task::ready!(stream.poll_flush(cx)).map_err(SendFault::Engine)?;
+        self.is_flushed = true;
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_held(&mut self, stream: &Wire, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut slices = [IoSlice::new(&[]); SLICES];
         let pieces = std::iter::once(&self.head).chain(&self.held).skip(self.at);
         let mut count = 0;
@@ -193,7 +204,7 @@ impl Upload {
             *slice = IoSlice::new(&piece[from..]);
             count += 1;
         }
-        let mut n = std::task::ready!(net::poll_write_vectored(stream, cx, &slices[..count]))?;
+        let mut n = std::task::ready!(stream.poll_write_vectored(cx, &slices[..count]))?;
         self.written += n as u64;
         while self.at <= self.held.len() {
             let length = self.piece().len() - self.offset;
@@ -217,7 +228,7 @@ impl Upload {
 
 fn poll_queue(
     queue: &mut VecDeque<Bytes>,
-    stream: &TcpStream,
+    stream: &Wire,
     cx: &mut Context<'_>,
 ) -> Poll<io::Result<usize>> {
     let mut slices = [IoSlice::new(&[]); SLICES];
@@ -225,7 +236,7 @@ fn poll_queue(
     for (slice, piece) in slices.iter_mut().zip(queue.iter()) {
         *slice = IoSlice::new(piece);
     }
-    let written = std::task::ready!(net::poll_write_vectored(stream, cx, &slices[..count]))?;
+    let written = std::task::ready!(stream.poll_write_vectored(cx, &slices[..count]))?;
     let mut n = written;
     while let Some(front) = queue.front_mut() {
         if n < front.len() {
@@ -237,3 +248,6 @@ fn poll_queue(
     }
     Poll::Ready(Ok(written))
 }
+
+#[cfg(test)]
+mod tests;

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use crate::http2::{self, with_h2};
 use crate::support::engine::{Conn, RawEngine, Seen};
 use crate::support::{Answer, Client, Folder, PATIENCE, TestApp, eventually, post};
+use pilotfish::config::auth::{KeptSecret, Secret};
 use pilotfish::config::resolve::resolve;
 use pilotfish::sim::speed::Speed;
 use pilotfish::sim::{SimConfig, SimEngine};
@@ -107,7 +108,10 @@ impl Pair {
             config.settings = settings.unwrap().settings;
             config.workers = 1;
             config.admin = Some("127.0.0.1:0".parse().unwrap());
-            config.engine_key = Some("key-of-engines".to_owned());
+            config.auth.engine_key = Some(KeptSecret {
+                first: Secret::new("key-of-engines").unwrap(),
+                file: None,
+            });
         })
     }
 

@@ -14,7 +14,14 @@ use crate::support::{Client, TestApp, eventually, sim};
 /// Labels that Prometheus adds, and that of a histogram's buckets.
 const ADDED: [&str; 3] = ["job", "instance", "le"];
 /// Families that this page may be without.
-const NOT_ALWAYS: [&str; 15] = [
+const NOT_ALWAYS: [&str; 28] = [
+    "pilotfish_caller_requests_total",
+    "pilotfish_caller_refusals_total",
+    "pilotfish_callers",
+    "pilotfish_callers_last_reload_successful",
+    "pilotfish_callers_last_reload_success_timestamp_seconds",
+    "pilotfish_callers_reloads_total",
+    "pilotfish_callers_reload_failures_total",
     "pilotfish_engine_attribute",
     "pilotfish_allocations_total",
     "process_cpu_seconds_total",
@@ -30,6 +37,12 @@ const NOT_ALWAYS: [&str; 15] = [
     "pilotfish_discovery_lists_total",
     "pilotfish_discovery_watches_total",
     "pilotfish_discovery_errors_total",
+    "pilotfish_tls_handshakes_total",
+    "pilotfish_tls_handshake_failures_total",
+    "pilotfish_tls_handshake_seconds",
+    "pilotfish_tls_certificate_expiry_timestamp_seconds",
+    "pilotfish_tls_reloads_total",
+    "pilotfish_tls_reload_failures_total",
 ];
 /// Labels with a fixed set of values that are there from the start.
 const FIXED: [&str; 3] = ["state", "outcome", "reason"];

@@ -68,7 +68,8 @@ pub(in crate::api) fn counts(out: &mut String, metrics: &ProcessMetrics) {
     }
 }
 
-/// Appends how late each worker's event loop was, and its idle connections.
+/// Appends how late each worker's event loop was, its idle connections and its
+/// tasks.
 pub(in crate::api) fn workers(out: &mut String, workers: &[WorkerMetrics]) {
     let name = "pilotfish_worker_delay_seconds";
     let help = "How late a worker came to its timer, ten times a second: what any event waited.";
@@ -82,6 +83,13 @@ pub(in crate::api) fn workers(out: &mut String, workers: &[WorkerMetrics]) {
     for (index, worker) in workers.iter().enumerate() {
         let index = index.to_string();
         series(out, name, ("worker", &index), worker.idle_links());
+    }
+    let name = "pilotfish_worker_tasks";
+    let help = "Tasks of a worker that have not ended: one a client connection, and a few more.";
+    family(out, name, Kind::Gauge, help);
+    for (index, worker) in workers.iter().enumerate() {
+        let index = index.to_string();
+        series(out, name, ("worker", &index), worker.tasks());
     }
 }
 
@@ -248,9 +256,11 @@ mod tests {
     fn every_worker_and_every_code_is_told_of() {
         let all = [WorkerMetrics::default(), WorkerMetrics::default()];
         all[1].set_idle_links(7);
+        all[0].set_tasks(3);
         let mut page = String::new();
         workers(&mut page, &all);
         assert!(page.contains("pilotfish_upstream_idle_connections{worker=\"1\"} 7"));
+        assert!(page.contains("pilotfish_worker_tasks{worker=\"0\"} 3"));
         assert!(page.contains("pilotfish_worker_delay_seconds_count{worker=\"0\"} 0"));
         let counts = Refusals::default();
         counts.count(Code::QueueFull);

@@ -4,10 +4,11 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{anyhow, bail, ensure};
+use anyhow::{anyhow, ensure};
 use http::StatusCode;
 use serde_json::Value;
 
+use crate::config::auth::Secret;
 use crate::fleet::{Engine, EngineUrl};
 use crate::upstream::{Fault, FetchError, Get, Pool, ask};
 
@@ -30,11 +31,15 @@ pub(super) struct Sidecar {
 }
 
 impl Sidecar {
-    /// The one at that address.
-    pub(super) fn new(url: &str) -> anyhow::Result<Self> {
+    /// The one at that address, which is shown that key.
+    pub(super) fn new(url: &str, key: Option<Secret>) -> anyhow::Result<Self> {
         let since = (Instant::now(), Duration::ZERO);
+        let at = Engine::new(address(url)?, 1, since, &Arc::default());
+        if let Some(key) = key {
+            at.credential.give(key);
+        }
         Ok(Self {
-            at: Arc::new(Engine::new(address(url)?, 1, since, &Arc::default())),
+            at: Arc::new(at),
             pool: Pool::new(0, CONNECT, CONNECT),
         })
     }
@@ -44,7 +49,6 @@ impl Sidecar {
         let get = Get {
             path: PATH,
             json: None,
-            bearer: None,
             within: WITHIN,
             most: MOST,
         };
@@ -54,6 +58,10 @@ impl Sidecar {
             .await
             .map_err(|error| unasked(&error, url))?;
         let start = start(&body);
+        ensure!(
+            status != StatusCode::UNAUTHORIZED,
+            "{page} asks for an API key: give it in PILOTFISH_API_KEY, or in a file with --api-key-file"
+        );
         ensure!(
             status != StatusCode::NOT_FOUND,
             "{page} is not there ({start:?}): expected a Pilotfish, its public port, and its --root-path in the URL"
@@ -72,9 +80,6 @@ impl Sidecar {
 fn address(text: &str) -> anyhow::Result<EngineUrl> {
     let text = text.trim().trim_end_matches('/');
     let text = text.strip_suffix(PATH).unwrap_or(text);
-    if text.starts_with("https:") {
-        bail!("'{text}': a sidecar speaks no TLS; expected [http://]HOST[:PORT][/ROOT-PATH]");
-    }
     let whole = if text.contains("://") {
         text.to_owned()
     } else {
@@ -82,7 +87,7 @@ fn address(text: &str) -> anyhow::Result<EngineUrl> {
     };
     EngineUrl::parse(&whole).map_err(|error| {
         let problem = error.problem();
-        anyhow!("'{text}': {problem}; expected [http://]HOST[:PORT][/ROOT-PATH]")
+        anyhow!("'{text}': {problem}; expected [http[s]://]HOST[:PORT][/ROOT-PATH]")
     })
 }
 
@@ -117,12 +122,12 @@ mod tests {
             ("host:1/pilot", "http://host:1/pilot", "/pilot"),
             ("http://host:1/engines", "http://host:1", ""),
             ("host:1/pilot/engines/", "http://host:1/pilot", "/pilot"),
+            ("https://host/", "https://host", ""),
         ] {
             let url = address(text).unwrap();
             assert_eq!((url.text(), url.base_path()), (whole, base), "{text}");
         }
         for (text, problem) in [
-            ("https://host", "no TLS"),
             ("ftp://host", "the scheme must be http"),
             ("host:x", "bad port"),
             ("", "not a URL"),
@@ -130,7 +135,7 @@ mod tests {
         ] {
             let message = address(text).unwrap_err().to_string();
             assert!(
-                message.contains(problem) && message.contains("expected [http://]HOST"),
+                message.contains(problem) && message.contains("expected [http[s]://]HOST"),
                 "{text}: {message}"
             );
         }

@@ -4,6 +4,7 @@ use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
+use super::super::auth::KeyFrom;
 use super::super::dynamic::{DynamicFile, EngineEntry};
 use super::super::flat::items;
 use super::super::{EngineUrl, ListedEngine, Traits};
@@ -33,6 +34,11 @@ impl EngineEntry {
             engine_type: self.engine_type,
             metadata: self.metadata.clone(),
             draining: self.draining,
+            key: match (&self.api_key_env, &self.api_key_file) {
+                (Some(name), _) => Some(KeyFrom::Env(name.clone())),
+                (None, Some(file)) => Some(KeyFrom::File(file.into())),
+                (None, None) => None,
+            },
         }
     }
 }
@@ -110,10 +116,36 @@ impl Resolving {
                     self.wrong(format!("{path}.aliases"), message);
                 }
             }
+            self.own_key(&path, entry);
             let said = (entry.models.clone(), entry.traits());
             self.add(&mut engines, &path, &entry.url, said);
         }
         engines.list
+    }
+
+    /// An engine's key comes from one place.
+    fn own_key(&mut self, path: &str, entry: &EngineEntry) {
+        let (env, file) = (&entry.api_key_env, &entry.api_key_file);
+        if env.is_some() && file.is_some() {
+            let message = "and api_key_file say where the same key is: keep one";
+            self.wrong(format!("{path}.api_key_env"), message);
+        }
+        let is_name = |name: &str| {
+            let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+            let begins = name
+                .bytes()
+                .next()
+                .is_some_and(|byte| !byte.is_ascii_digit());
+            begins && name.bytes().all(is_plain)
+        };
+        if env.as_deref().is_some_and(|name| !is_name(name)) {
+            // Someone may have written the key itself.
+            let message = "is no name of a variable; expected letters, digits and _, as LLAMA_KEY";
+            self.wrong(format!("{path}.api_key_env"), message);
+        }
+        if file.as_deref().is_some_and(str::is_empty) {
+            self.wrong(format!("{path}.api_key_file"), "is empty; expected a path");
+        }
     }
 
     pub(super) fn flat(&mut self, keys: &DynamicFile) -> Vec<ListedEngine> {

@@ -8,6 +8,7 @@ use super::super::dynamic::{DynamicFile, PickerEntry, PolicyEntry, Seconds};
 use super::super::policies::{
     APP_MAP, Advised, Adviser, MOST_KEPT, Picker, PolicyKind, Scored, use_case,
 };
+use super::super::problem::masked;
 use super::Resolving;
 use crate::query::{Query, Vocabulary};
 
@@ -159,7 +160,7 @@ impl Resolving {
 
     fn url(&mut self, path: &str, text: &str) -> Option<EngineUrl> {
         EngineUrl::parse(text)
-            .map_err(|error| self.wrong(path, format!("{text:?}: {}", error.problem())))
+            .map_err(|error| self.wrong(path, format!("{:?}: {}", masked(text), error.problem())))
             .ok()
     }
 

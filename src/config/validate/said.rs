@@ -73,6 +73,10 @@ pub fn said<'a>(keys: impl IntoIterator<Item = (&'a str, &'a str)>) -> Said {
 /// What the text means as the value of that key.
 fn value(key: &str, text: &str) -> Result<Value, Problem> {
     let wrong = |message: String| Err(Problem::at(key, message));
+    if key.starts_with("api_key") {
+        // Who says it would have us send our own secrets there.
+        return wrong("is for the dynamic file alone; a cluster's engines have one key".to_owned());
+    }
     let schema = &SCHEMA["properties"][key];
     if schema.is_null() {
         return wrong("is no key of an engine".to_owned());
@@ -214,6 +218,7 @@ mod tests {
             engine_type: Some(EngineType::Sglang),
             metadata: json!({"parameterCountB": 7}),
             draining: true,
+            key: None,
         };
         assert_eq!(read.traits, expected);
         assert_eq!(said([("models", "a, b,")]).models.unwrap(), ["a", "b"]);
@@ -229,6 +234,8 @@ mod tests {
         let many_models = "m,".repeat(MAX_MODELS + 1);
         let long_model = "m".repeat(MAX_NAME + 1);
         for (key, text, told) in [
+            ("api_key_file", "/etc/passwd", "for the dynamic file alone"),
+            ("api_key_env", "VLLM_API_KEY", "for the dynamic file alone"),
             ("models", "[]", "at least 1"),
             ("models", ",", "at least 1"),
             ("models", "[1]", "expected text"),

@@ -37,7 +37,12 @@ struct Checking<'a> {
 
 impl<'a> Checking<'a> {
     fn wrong(&mut self, path: &str, value: &Value, expected: &str) {
-        let message = format!("{}: expected {expected}", shown(value));
+        let key = path.rsplit('.').next().unwrap_or_default();
+        // Someone may have written the key itself.
+        let message = match key.starts_with("api_key") {
+            true => format!("expected {expected}"),
+            false => format!("{}: expected {expected}", shown(value)),
+        };
         self.problems.push(Problem::at(path, message));
     }
 
@@ -117,6 +122,11 @@ impl<'a> Checking<'a> {
     }
 
     fn unknown(&mut self, at: &str, key: &str, known: Option<&Map<String, Value>>) {
+        if key == "api_key" && known.is_some_and(|known| known.contains_key("api_key_env")) {
+            let message = "a key is not written here: name the variable that holds it \
+                           (api_key_env), or the file (api_key_file)";
+            return self.problems.push(Problem::at(at, message));
+        }
         let known: Vec<&str> = (known.into_iter())
             .flat_map(|known| known.keys().map(String::as_str))
             .collect();

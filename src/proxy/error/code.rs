@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use crate::downstream::strict::Unparsed;
+
 /// The `code` of an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Code {
@@ -73,11 +75,37 @@ pub enum Code {
     DuplicateRequest,
     /// Something that this version does not do.
     NotImplemented,
+    /// No Host, two, or one that makes no sense.
+    BadHost,
+    /// A request's target that makes no sense here.
+    BadTarget,
+    /// A request's target that is too long.
+    TargetTooLong,
+    /// A body that is framed in two ways, or in one that we do not know.
+    BadTransferEncoding,
+    /// Not HTTP/1.1.
+    BadRequest,
+    /// A head with too many bytes or fields.
+    HeadTooLarge,
+    /// A head that did not end in time.
+    HeadTimeout,
+    /// A request that comes back to us.
+    LoopDetected,
+    /// Nobody knows who sent it.
+    InvalidApiKey,
+    /// The caller may not use the model.
+    ModelNotAllowed,
+    /// The caller had as many requests within the minute as it may.
+    RateLimitExceeded,
+    /// The caller has as many requests under way as it may.
+    TooManyRequestsForKey,
+    /// A fault in this program.
+    InternalError,
 }
 
 impl Code {
     /// All codes, as they are written.
-    pub const ALL: [(Self, &'static str); 34] = [
+    pub const ALL: [(Self, &'static str); 47] = [
         (Self::InvalidValue, "invalid_value"),
         (Self::InvalidJson, "invalid_json"),
         (Self::InvalidHeader, "invalid_header"),
@@ -112,7 +140,31 @@ impl Code {
         (Self::NoMatchNow, "no_match_now"),
         (Self::DuplicateRequest, "duplicate_request"),
         (Self::NotImplemented, "not_implemented"),
+        (Self::BadHost, "bad_host"),
+        (Self::BadTarget, "bad_target"),
+        (Self::TargetTooLong, "target_too_long"),
+        (Self::BadTransferEncoding, "bad_transfer_encoding"),
+        (Self::BadRequest, "bad_request"),
+        (Self::HeadTooLarge, "head_too_large"),
+        (Self::HeadTimeout, "head_timeout"),
+        (Self::LoopDetected, "loop_detected"),
+        (Self::InvalidApiKey, "invalid_api_key"),
+        (Self::ModelNotAllowed, "model_not_allowed"),
+        (Self::RateLimitExceeded, "rate_limit_exceeded"),
+        (Self::TooManyRequestsForKey, "too_many_requests_for_key"),
+        (Self::InternalError, "internal_error"),
     ];
+
+    /// What a request is counted as that there never was.
+    #[must_use]
+    pub fn of_unparsed(unparsed: Unparsed) -> Self {
+        match unparsed {
+            Unparsed::Bad => Self::BadRequest,
+            Unparsed::TargetLong => Self::TargetTooLong,
+            Unparsed::TooLarge => Self::HeadTooLarge,
+            Unparsed::Late => Self::HeadTimeout,
+        }
+    }
 
     /// As it is written.
     #[must_use]

@@ -256,14 +256,33 @@ impl Deltas {
     }
 }
 
+/// What the client gets for a stream that comes in pieces, and why it ended early.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(in crate::proxy) fn in_pieces(pieces: &[&[u8]]) -> (Vec<u8>, String) {
+    let (mut deltas, mut out) = (Deltas::default(), Vec::new());
+    let mut pushed = pieces.iter().try_for_each(|piece| {
+        let pushed = deltas.push(piece, &mut out);
+        assert!(deltas.line.len() + deltas.data.len() <= MOST);
+        pushed
+    });
+    if pushed.is_ok() {
+        pushed = deltas.finish(&mut out);
+    }
+    (
+        out,
+        pushed.err().map_or_else(String::new, |bad| bad.to_string()),
+    )
+}
+
 /// An event with a delta: JSON text, or nothing.
 fn told(out: &mut Vec<u8>, delta: &str, others: &[(&str, &RawValue)]) {
     let delta = if delta.is_empty() { "\"\"" } else { delta };
     out.extend_from_slice(b"data: {\"delta\":");
-    out.extend_from_slice(delta.as_bytes());
+    on_one_line(out, delta);
     for (key, value) in others {
         out.push(b',');
-        pair(out, key, value);
+        out.extend_from_slice(format!("\"{key}\":").as_bytes());
+        on_one_line(out, value.get());
     }
     out.extend_from_slice(b"}\n\n");
 }
@@ -276,15 +295,14 @@ fn is_marker(content: &str) -> bool {
     content == MARKER || is_close && content.contains('\\') && escaped().is_ok_and(is_it)
 }
 
-fn pair(out: &mut Vec<u8>, key: &str, value: &RawValue) {
-    out.extend_from_slice(format!("\"{key}\":").as_bytes());
-    let text = value.get();
-    if text.contains(['\n', '\r']) {
-        // A line's end would be the event's.
-        let value: Value = serde_json::from_str(text).unwrap_or_default();
+/// JSON as it is written, unless that takes several lines: a line's end would be
+/// the event's.
+fn on_one_line(out: &mut Vec<u8>, json: &str) {
+    if json.contains(['\n', '\r']) {
+        let value: Value = serde_json::from_str(json).unwrap_or_default();
         out.extend_from_slice(value.to_string().as_bytes());
     } else {
-        out.extend_from_slice(text.as_bytes());
+        out.extend_from_slice(json.as_bytes());
     }
 }
 

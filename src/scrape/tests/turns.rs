@@ -49,7 +49,7 @@ impl Clock {
     fn new() -> Self {
         let pool = Pool::new(0, SECOND, SECOND);
         Self {
-            scraper: Scraper::new(SECOND * 30, pool, None),
+            scraper: Scraper::new(SECOND * 30, pool),
             now: Instant::now() + SECOND * 1000,
         }
     }

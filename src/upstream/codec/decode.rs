@@ -4,9 +4,7 @@
 use bytes::{BufMut, Bytes, BytesMut};
 
 use super::{Framing, ProtocolFault};
-
-/// Bytes of chunk extensions, and of trailers, at most in one body.
-pub(super) const MAX_EXTRA: u32 = 16 << 10;
+use crate::net::chunks::{BadChunk, Chunks};
 
 /// What one call of [`Decoder::decode`] made of its input.
 #[derive(Debug, PartialEq, Eq)]
@@ -21,36 +19,11 @@ pub(crate) struct Decoded {
 #[derive(Debug)]
 pub(crate) enum Decoder {
     Length(u64),
-    Chunked(Chunk),
+    Chunked(Chunks),
     UntilClose,
     Ended,
     /// Broken; what came before has been given out.
     Broken(ProtocolFault),
-}
-
-/// Where in chunked framing the next byte stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Chunk {
-    at: At,
-    /// The chunk's size so far, or what is left of its data.
-    left: u64,
-    /// Bytes of extensions and trailers so far.
-    extra: u32,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum At {
-    SizeStart,
-    Size,
-    Extension,
-    SizeLf,
-    Data,
-    DataCr,
-    DataLf,
-    TrailerStart,
-    Trailer,
-    TrailerLf,
-    EndLf,
 }
 
 impl Decoder {
@@ -58,11 +31,7 @@ impl Decoder {
         match framing {
             Framing::Empty => Self::Ended,
             Framing::Length(length) => Self::Length(length),
-            Framing::Chunked => Self::Chunked(Chunk {
-                at: At::SizeStart,
-                left: 0,
-                extra: 0,
-            }),
+            Framing::Chunked => Self::Chunked(Chunks::default()),
             Framing::UntilClose => Self::UntilClose,
         }
     }
@@ -113,11 +82,11 @@ impl Decoder {
             }
             Self::Chunked(chunk) => {
                 let mut sink = Sink::default();
-                let (used, ended) = match chunk.advance(input, &mut sink) {
+                let (used, ended) = match chunk.advance(input, |range| sink.push(input, range)) {
                     Ok(advanced) => advanced,
-                    Err(fault) if sink.is_empty() => return Err(fault),
-                    Err(fault) => {
-                        *self = Self::Broken(fault);
+                    Err(BadChunk) if sink.is_empty() => return Err(ProtocolFault::Chunk),
+                    Err(BadChunk) => {
+                        *self = Self::Broken(ProtocolFault::Chunk);
                         (input.len(), false)
                     }
                 };
@@ -173,68 +142,5 @@ impl Sink {
         } else {
             self.joined.freeze()
         }
-    }
-}
-
-impl Chunk {
-    /// Walks `input`; tells the bytes used and whether the body ended.
-    fn advance(&mut self, input: &[u8], sink: &mut Sink) -> Result<(usize, bool), ProtocolFault> {
-        let mut at = 0;
-        while let Some(&byte) = input.get(at) {
-            if self.at == At::Data {
-                let room = input.len() - at;
-                let take = usize::try_from(self.left).map_or(room, |left| left.min(room));
-                sink.push(input, at..at + take);
-                at += take;
-                self.left -= take as u64;
-                if self.left == 0 {
-                    self.at = At::DataCr;
-                }
-                continue;
-            }
-            at += 1;
-            if self.step(byte)? {
-                return Ok((at, true));
-            }
-        }
-        Ok((at, false))
-    }
-
-    /// Takes one byte of framing; true at the end of the body.
-    fn step(&mut self, byte: u8) -> Result<bool, ProtocolFault> {
-        self.at = match (self.at, byte) {
-            (At::SizeStart | At::Size, b'0'..=b'9' | b'a'..=b'f' | b'A'..=b'F') => {
-                if self.left >> 60 != 0 {
-                    return Err(ProtocolFault::Chunk);
-                }
-                let digit = (byte as char).to_digit(16).unwrap_or(0);
-                self.left = self.left << 4 | u64::from(digit);
-                At::Size
-            }
-            (At::Size, b'\r') => At::SizeLf,
-            (At::Size, b';' | b' ' | b'\t') => At::Extension,
-            (At::Extension, b'\r') => At::SizeLf,
-            (At::Extension, 0x20..=0x7e | b'\t' | 0x80..) => self.spend(At::Extension)?,
-            (At::SizeLf, b'\n') if self.left == 0 => At::TrailerStart,
-            (At::SizeLf, b'\n') => At::Data,
-            (At::DataCr, b'\r') => At::DataLf,
-            (At::DataLf, b'\n') => At::SizeStart,
-            (At::TrailerStart, b'\r') => At::EndLf,
-            (At::TrailerStart | At::Trailer, 0x20..=0x7e | b'\t' | 0x80..) => {
-                self.spend(At::Trailer)?
-            }
-            (At::Trailer, b'\r') => At::TrailerLf,
-            (At::TrailerLf, b'\n') => At::TrailerStart,
-            (At::EndLf, b'\n') => return Ok(true),
-            _ => return Err(ProtocolFault::Chunk),
-        };
-        Ok(false)
-    }
-
-    fn spend(&mut self, next: At) -> Result<At, ProtocolFault> {
-        self.extra += 1;
-        (self.extra <= MAX_EXTRA)
-            .then_some(next)
-            .ok_or(ProtocolFault::Chunk)
     }
 }

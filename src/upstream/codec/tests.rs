@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
-use super::decode::MAX_EXTRA;
 use super::*;
+use crate::net::chunks::MAX_EXTRA;
 
 const PLAIN: Asked = Asked {
     head_only: false,
@@ -53,6 +53,26 @@ fn framing_follows_the_rfc() {
             true,
         ),
         (
+            "200 OK\r\ncontent-length: 5, 6",
+            Err(ProtocolFault::Length),
+            true,
+        ),
+        (
+            "200 OK\r\ntransfer-encoding: chunked\r\ncontent-length: x",
+            Err(ProtocolFault::Length),
+            true,
+        ),
+        (
+            "200 OK\r\ntransfer-encoding: identity",
+            Err(ProtocolFault::TransferEncoding),
+            true,
+        ),
+        (
+            "204 No Content\r\ncontent-length: 5",
+            Ok(Framing::Empty),
+            true,
+        ),
+        (
             "200 OK\r\ncontent-length: +5",
             Err(ProtocolFault::Length),
             true,
@@ -89,6 +109,25 @@ fn framing_follows_the_rfc() {
             }
             (got, expected) => assert_eq!(got.err(), expected.err(), "{text}"),
         }
+    }
+}
+
+#[test]
+fn what_an_engine_tells_of_its_idle_connections_is_heeded() {
+    for (field, kept) in [
+        ("keep-alive: timeout=5", Some(Some(4))),
+        ("Keep-Alive: max=100, Timeout = \"20\"", Some(Some(19))),
+        ("keep-alive: timeout=1", None),
+        ("keep-alive: timeout=0", None),
+        ("keep-alive: timeout=x, max=5", Some(None)),
+        ("keep-alive: timeout=-1", Some(None)),
+        ("keep-alive: 5", Some(None)),
+        ("keep-alive-x: timeout=5", Some(None)),
+    ] {
+        let head = head(&format!("HTTP/1.1 204 X\r\n{field}\r\n\r\n"));
+        let head = head.unwrap().unwrap().0;
+        let told = head.keep_alive.then(|| head.idle_for.map(NonZeroU32::get));
+        assert_eq!(told, kept, "{field}");
     }
 }
 

@@ -203,6 +203,11 @@ impl Conn {
     /// The next request, whole.
     pub(crate) fn request(&mut self) -> Option<Seen> {
         let head = self.head()?;
+        self.rest_of(head)
+    }
+
+    /// The request that begins with this head, whole; `None` when it is cut.
+    pub(crate) fn rest_of(&mut self, head: String) -> Option<Seen> {
         let mut seen = Seen {
             head,
             body: Vec::new(),

@@ -3,8 +3,11 @@
 
 #[cfg(feature = "kubernetes")]
 pub(crate) mod apiserver;
+pub(crate) mod certificates;
 pub(crate) mod collector;
 pub(crate) mod engine;
+pub(crate) mod front;
+pub(crate) mod tls;
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -294,10 +297,15 @@ impl Client {
         }
     }
 
+    /// What has come and nobody has looked at.
+    pub(crate) fn unread(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.buffer)
+    }
+
     /// Everything up to the end of the connection.
     pub(crate) fn rest(&mut self) -> Vec<u8> {
         while self.more() {}
-        std::mem::take(&mut self.buffer)
+        self.unread()
     }
 
     /// Reads one answer; `None` when the connection ends before its head.
